@@ -1,0 +1,247 @@
+//! The contract between the kernel object and the daemon: maps, their keys and values, and the program's globals.
+//!
+//! Keys and values have no padding and no enums; addresses are in network order, numbers in host order. Whatever
+//! changes here changes [`ABI_VERSION`]: pins of another version are never adopted.
+
+use crate::nanos::Nanos;
+use crate::slots::{Cell, Policy, Set};
+
+/// Version of everything in this module. Pins live in a directory named after it.
+pub const ABI_VERSION: u32 = 1;
+
+/// Slots in [`COUNTERS`] per interface; more than there are reasons, so that new ones keep the map's size.
+pub const REASON_SLOTS: u32 = 64;
+/// Interfaces that one daemon can protect.
+pub const MAX_INTERFACES: u32 = 64;
+/// Policies of one interface: the one for all packets, the path MTU budget, and one per service.
+pub const MAX_POLICIES: usize = 64;
+
+/// Index in [`Limits::policies`] of the policy that every packet is charged to.
+pub const POLICY_ALL: usize = 0;
+/// Index of the budget for path MTU messages, which no other traffic can use up.
+pub const POLICY_PATH_MTU: usize = 1;
+/// Index of the first policy of a service.
+pub const POLICY_SERVICES: usize = 2;
+/// Services of one interface.
+pub const MAX_SERVICES: usize = MAX_POLICIES - POLICY_SERVICES;
+
+/// What the lists say of an address or prefix. A prefix entry holds the latest deadlines of itself and of all listed
+/// prefixes that contain it, so the longest match alone tells the whole truth, also after a part of it has expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Entry {
+    /// Blocked until this moment; 0 if not blocked, [`Nanos::NEVER`] for good.
+    pub block_until: u64,
+    /// Allowed until this moment, likewise.
+    pub allow_until: u64,
+}
+
+impl Entry {
+    pub const NONE: Self = Self { block_until: 0, allow_until: 0 };
+
+    /// What two entries say together.
+    #[inline(always)]
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self {
+            block_until: if other.block_until > self.block_until {
+                other.block_until
+            } else {
+                self.block_until
+            },
+            allow_until: if other.allow_until > self.allow_until {
+                other.allow_until
+            } else {
+                self.allow_until
+            },
+        }
+    }
+
+    /// Whether the entry says nothing, at any time.
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        self.block_until == 0 && self.allow_until == 0
+    }
+
+    #[inline(always)]
+    pub const fn allows(self, now: Nanos) -> bool {
+        self.allow_until > now.0
+    }
+
+    #[inline(always)]
+    pub const fn blocks(self, now: Nanos) -> bool {
+        self.block_until > now.0
+    }
+}
+
+/// Frames and bytes counted for one reason on one interface by one CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Count {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// Key of the prefix tries: the length in bits, then the address (the kernel's `bpf_lpm_trie_key`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct PrefixKey<const N: usize> {
+    pub len: u32,
+    pub address: [u8; N],
+}
+
+/// Name of an interface that holds a slot, padded with zeros; all zeros if the slot is free.
+pub type InterfaceName = [u8; 16];
+
+/// Where the counts of `reason` on the interface in `slot` are.
+#[inline(always)]
+pub const fn counter_index(slot: u32, reason: u8) -> u32 {
+    slot * REASON_SLOTS + reason as u32
+}
+
+/// Which service a policy is for, as one sortable number: the protocol, and a destination port or any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Service(u32);
+
+impl Service {
+    /// Sorts behind every real service.
+    pub const UNUSED: Self = Self(u32::MAX);
+
+    #[inline(always)]
+    pub const fn new(protocol: u8, port: Option<u16>) -> Self {
+        match port {
+            Some(port) => Self((protocol as u32) << 17 | 1 << 16 | port as u32),
+            None => Self((protocol as u32) << 17),
+        }
+    }
+}
+
+/// The limits of one interface: part of the program, so that a reload swaps them as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Limits {
+    pub policies: [Policy; MAX_POLICIES],
+    /// Sorted. `services[i]` is held to `policies[POLICY_SERVICES + i]`.
+    pub services: [Service; MAX_SERVICES],
+    pub service_count: u32,
+    pub reserved: u32,
+}
+
+impl Limits {
+    pub const NONE: Self = Self {
+        policies: [Policy::UNLIMITED; MAX_POLICIES],
+        services: [Service::UNUSED; MAX_SERVICES],
+        service_count: 0,
+        reserved: 0,
+    };
+}
+
+/// What one loaded program is for. All zeros is a program that limits nothing and counts in slot 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Settings {
+    /// Keys the hash of the slot table; the same for all programs that share it.
+    pub secret: [u64; 2],
+    /// If not 0, the time the program believes it is. For tests; 0 in production.
+    pub fixed_now: u64,
+    /// Sets in [`SLOTS`] and cells in [`CELLS`]: powers of two.
+    pub sets: u32,
+    pub cells: u32,
+    /// The interface's slot in [`COUNTERS`] and [`INTERFACES`].
+    pub slot: u32,
+    /// 1 if any policy limits anything; 0 lets the verifier remove the limiter.
+    pub limited: u32,
+    /// 1 in generic mode, see [`crate::parse::Lengths::super_frames`].
+    pub super_frames: u32,
+    /// 1 if sampled drops are logged.
+    pub log_drops: u32,
+}
+
+/// What kind of BPF map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapKind {
+    Hash,
+    LpmTrie,
+    Array,
+    PerCpuArray,
+}
+
+/// One map as both sides expect it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapSpec {
+    pub name: &'static str,
+    pub kind: MapKind,
+    pub key_size: u32,
+    pub value_size: u32,
+    /// Entries if the configuration says nothing else.
+    pub entries: u32,
+    /// `BPF_F_*` creation flags.
+    pub flags: u32,
+}
+
+/// `BPF_F_NO_PREALLOC`, which tries need.
+pub const NO_PREALLOC: u32 = 1;
+/// `BPF_F_MMAPABLE`, which also aligns the values to pages.
+pub const MMAPABLE: u32 = 1 << 10;
+
+pub const ADDRESSES_V4: MapSpec = spec("addresses_v4", MapKind::Hash, 4, size_of::<Entry>(), 1 << 21, 0);
+pub const ADDRESSES_V6: MapSpec = spec("addresses_v6", MapKind::Hash, 16, size_of::<Entry>(), 1 << 18, 0);
+pub const PREFIXES_V4: MapSpec = spec(
+    "prefixes_v4",
+    MapKind::LpmTrie,
+    size_of::<PrefixKey<4>>(),
+    size_of::<Entry>(),
+    1 << 18,
+    NO_PREALLOC,
+);
+pub const PREFIXES_V6: MapSpec = spec(
+    "prefixes_v6",
+    MapKind::LpmTrie,
+    size_of::<PrefixKey<16>>(),
+    size_of::<Entry>(),
+    1 << 18,
+    NO_PREALLOC,
+);
+/// [`crate::slots::WAYS`] sources per set.
+pub const SLOTS: MapSpec = spec("slots", MapKind::Array, 4, size_of::<Set<u64>>(), 1 << 16, MMAPABLE);
+pub const CELLS: MapSpec = spec("cells", MapKind::Array, 4, size_of::<Cell<u64>>(), 1 << 15, MMAPABLE);
+pub const COUNTERS: MapSpec =
+    spec("counters", MapKind::PerCpuArray, 4, size_of::<Count>(), MAX_INTERFACES * REASON_SLOTS, 0);
+pub const INTERFACES: MapSpec =
+    spec("interfaces", MapKind::Array, 4, size_of::<InterfaceName>(), MAX_INTERFACES, 0);
+/// One entry: the secret of [`Settings`], kept so that rate state outlives a reload.
+pub const SECRET: MapSpec = spec("secret", MapKind::Array, 4, size_of::<[u64; 2]>(), 1, 0);
+
+/// All maps that are pinned and shared.
+pub const MAPS: &[MapSpec] =
+    &[ADDRESSES_V4, ADDRESSES_V6, PREFIXES_V4, PREFIXES_V6, SLOTS, CELLS, COUNTERS, INTERFACES, SECRET];
+
+/// Names of the program's read-only globals.
+pub const SETTINGS_GLOBAL: &str = "SETTINGS";
+pub const LIMITS_GLOBAL: &str = "LIMITS";
+/// Names of the program with and without support for multi-buffer frames.
+pub const PROGRAM_FRAGS: &str = "limiter_frags";
+pub const PROGRAM_LINEAR: &str = "limiter";
+
+#[expect(clippy::cast_possible_truncation, reason = "sizes of a few bytes, known at compile time")]
+const fn spec(
+    name: &'static str,
+    kind: MapKind,
+    key_size: usize,
+    value_size: usize,
+    entries: u32,
+    flags: u32,
+) -> MapSpec {
+    MapSpec { name, kind, key_size: key_size as u32, value_size: value_size as u32, entries, flags }
+}
+
+const _: () = {
+    assert!(size_of::<Entry>() == 16);
+    assert!(size_of::<Count>() == 16);
+    assert!(size_of::<PrefixKey<4>>() == 8 && size_of::<PrefixKey<16>>() == 20);
+    assert!(size_of::<Set<u64>>() == 192 && size_of::<Cell<u64>>() == 16);
+    assert!(size_of::<Policy>() == 56);
+    assert!(size_of::<Limits>() == MAX_POLICIES * size_of::<Policy>() + MAX_SERVICES * 4 + 8);
+    assert!(size_of::<Settings>() == 48);
+};

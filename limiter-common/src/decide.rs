@@ -1,0 +1,119 @@
+//! The policy, in order, on one page.
+
+use crate::abi::{POLICY_ALL, POLICY_PATH_MTU};
+use crate::frame::Frame;
+use crate::nanos::{Clock, Nanos};
+use crate::packet::{Packet, Transport};
+use crate::reason::Reason;
+use crate::slots::{Charge, Policy};
+use crate::tables::Tables;
+use crate::{Address, parse};
+
+/// The verdict on a frame: [`parse::network`], then [`decide()`].
+#[inline(always)]
+pub fn judge<F: Frame + ?Sized>(frame: &F, tables: &impl Tables, clock: &impl Clock) -> Reason {
+    match parse::network(frame) {
+        Ok((packet, header)) => {
+            decide(&packet, || parse::transport(frame, &header, tables.lengths()), tables, clock)
+        }
+        Err(reason) => reason,
+    }
+}
+
+/// The verdict on a packet. `transport` is asked only if the source does not settle the matter.
+///
+/// The source comes first: allowed sources skip everything but the checks of form, blocked sources are dropped
+/// whatever follows. A later step may turn a pass into a drop, never a drop into a pass.
+#[inline(always)]
+pub fn decide(
+    packet: &Packet,
+    transport: impl FnOnce() -> Result<Transport, Reason>,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Reason {
+    if packet.neighbour {
+        return Reason::Neighbour;
+    }
+    let entry = tables.entry(&packet.source);
+    let mut allowed = false;
+    if !entry.is_none() {
+        let now = clock.now();
+        allowed = entry.allows(now);
+        if !allowed && entry.blocks(now) {
+            return Reason::Blocked;
+        }
+    }
+    let transport = match transport() {
+        Ok(transport) => transport,
+        Err(reason) => return reason,
+    };
+    if allowed {
+        return Reason::Allowed;
+    }
+    match impossible_addresses(&packet.source, &packet.destination) {
+        Some(reason) => reason,
+        None => limit(packet, &transport, tables, clock),
+    }
+}
+
+/// Addresses that no honest packet on the wire has. The stack would refuse most of them too, later.
+#[inline(always)]
+fn impossible_addresses(source: &Address, destination: &Address) -> Option<Reason> {
+    match (source, destination) {
+        (Address::V4(source), Address::V4(destination)) => match (source, destination) {
+            // Loopback, multicast, reserved and broadcast (RFC 6890).
+            ([127 | 224.., ..], _) => Some(Reason::ImpossibleSource),
+            // "This network" may only speak to everybody, as DHCP clients do (RFC 1122 section 3.2.1.3).
+            ([0, ..], [1..=223, ..]) => Some(Reason::ImpossibleSource),
+            (_, [127, ..]) => Some(Reason::ImpossibleDestination),
+            ([1..=255, ..], _) if source == destination => Some(Reason::Land),
+            _ => None,
+        },
+        (Address::V6(source), Address::V6(destination)) => {
+            const LOOPBACK: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+            if source[0] == 0xff || *source == LOOPBACK {
+                Some(Reason::ImpossibleSource)
+            } else if *destination == LOOPBACK {
+                Some(Reason::ImpossibleDestination)
+            } else if source == destination {
+                Some(Reason::Land)
+            } else {
+                None
+            }
+        }
+        (Address::V4(_), Address::V6(_)) | (Address::V6(_), Address::V4(_)) => None,
+    }
+}
+
+/// The limits: the service's first, then the one for every packet. Path MTU messages have a budget of their own.
+#[inline(always)]
+fn limit(packet: &Packet, transport: &Transport, tables: &impl Tables, clock: &impl Clock) -> Reason {
+    let Some(limits) = tables.limits() else {
+        return Reason::Passed;
+    };
+    let now = clock.now();
+    if transport.path_mtu {
+        return charge(packet, &limits.policies[POLICY_PATH_MTU], tables, now);
+    }
+    if let Some(policy) = limits.service(transport) {
+        let verdict = charge(packet, policy, tables, now);
+        if verdict != Reason::Passed {
+            return verdict;
+        }
+    }
+    charge(packet, &limits.policies[POLICY_ALL], tables, now)
+}
+
+#[inline(always)]
+fn charge(packet: &Packet, policy: &Policy, tables: &impl Tables, now: Nanos) -> Reason {
+    if policy.packets.is_unlimited() && policy.bits.is_unlimited() {
+        return Reason::Passed;
+    }
+    let bytes = u32::try_from(packet.frame_len).unwrap_or(u32::MAX);
+    match tables.charge(&packet.source, policy, bytes, now) {
+        Some(Charge::Conforms) => Reason::Passed,
+        Some(Charge::OverPackets) => Reason::PacketRate,
+        Some(Charge::OverBits) => Reason::BitRate,
+        None => Reason::Internal,
+    }
+}

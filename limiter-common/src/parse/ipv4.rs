@@ -1,0 +1,92 @@
+//! The IPv4 header (RFC 791).
+
+use super::{Lengths, upper};
+use crate::address::Address;
+use crate::frame::Frame;
+use crate::packet::{Fragment, Packet, Transport};
+use crate::reason::Reason;
+
+const MIN_HEADER: usize = 20;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET: u16 = 0x1fff;
+
+/// The parts of the header that are judged after the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Offset of the header in the frame.
+    at: usize,
+    /// Header length in bytes, unchecked.
+    header_len: usize,
+    /// Total length in bytes, unchecked.
+    total_len: usize,
+    /// Flags and fragment offset, as in the header.
+    fragment: u16,
+    protocol: u8,
+}
+
+#[inline(always)]
+pub(super) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Packet, Header), Reason> {
+    let bytes: [u8; MIN_HEADER] = frame.read(at).ok_or(Reason::ShortNetwork)?;
+    let [
+        version,
+        _,
+        len0,
+        len1,
+        _,
+        _,
+        fragment0,
+        fragment1,
+        _,
+        protocol,
+        _,
+        _,
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ] = bytes;
+    if version >> 4 != 4 {
+        return Err(Reason::IpVersion);
+    }
+    let packet = Packet {
+        source: Address::V4([s0, s1, s2, s3]),
+        destination: Address::V4([d0, d1, d2, d3]),
+        frame_len: frame.len(),
+        neighbour: false,
+    };
+    let header = Header {
+        at,
+        header_len: usize::from(version & 0x0f) * 4,
+        total_len: usize::from(u16::from_be_bytes([len0, len1])),
+        fragment: u16::from_be_bytes([fragment0, fragment1]),
+        protocol,
+    };
+    Ok((packet, header))
+}
+
+#[inline(always)]
+pub(super) fn transport<F: Frame + ?Sized>(
+    frame: &F,
+    header: &Header,
+    lengths: Lengths,
+) -> Result<Transport, Reason> {
+    let available = frame.len().saturating_sub(header.at);
+    let total_len = if header.total_len == 0 && lengths.super_frames { available } else { header.total_len };
+    if header.header_len < MIN_HEADER || header.header_len > total_len || total_len > available {
+        return Err(Reason::IpLength);
+    }
+    let payload_len = total_len - header.header_len;
+    let offset = usize::from(header.fragment & OFFSET) * 8;
+    let more = header.fragment & MORE_FRAGMENTS != 0;
+    let fragment = upper::fragment(header.protocol, offset, more, payload_len)?;
+    let payload = upper::Payload { at: header.at + header.header_len, len: payload_len, fragment };
+    match (fragment, header.protocol) {
+        (Fragment::Later, protocol) => Ok(Transport::opaque(protocol)),
+        (_, upper::ICMP) => upper::icmp(frame, payload),
+        (_, protocol) => upper::ports(frame, payload, protocol, lengths),
+    }
+}

@@ -1,0 +1,126 @@
+//! From the Ethernet header to the IP header: VLAN tags, LLC/SNAP, PPPoE sessions and MPLS labels.
+
+use network_types::eth::EtherType;
+
+use super::{MAX_MPLS_LABELS, MAX_VLAN_TAGS};
+use crate::frame::Frame;
+use crate::reason::Reason;
+
+/// Offset of the EtherType, behind the two MAC addresses.
+const ETHER_TYPE_AT: usize = 12;
+/// Below this the field is an 802.3 length and an LLC header follows (IEEE 802.3 clause 3.2.6).
+const MIN_ETHER_TYPE: u16 = 0x0600;
+
+const IPV4: u16 = u16::from_be(EtherType::Ipv4 as u16);
+const IPV6: u16 = u16::from_be(EtherType::Ipv6 as u16);
+const VLAN: u16 = u16::from_be(EtherType::Ieee8021q as u16);
+const VLAN_SERVICE: u16 = u16::from_be(EtherType::Ieee8021ad as u16);
+const VLAN_QINQ_1: u16 = u16::from_be(EtherType::Ieee8021QinQ1 as u16);
+const VLAN_QINQ_2: u16 = u16::from_be(EtherType::Ieee8021QinQ2 as u16);
+const VLAN_QINQ_3: u16 = u16::from_be(EtherType::Ieee8021QinQ3 as u16);
+const MPLS: u16 = 0x8847;
+/// RFC 5332: the label stack of a multicast frame, or one with an upstream-assigned label.
+const MPLS_UPSTREAM: u16 = 0x8848;
+const PPPOE_SESSION: u16 = 0x8864;
+
+const PPP_IPV4: u16 = 0x0021;
+const PPP_IPV6: u16 = 0x0057;
+const PPP_MPLS: u16 = 0x0281;
+const PPP_MPLS_MULTICAST: u16 = 0x0283;
+
+/// Where the IP header starts, and which version the link header announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    V4 { at: usize },
+    V6 { at: usize },
+}
+
+#[inline(always)]
+pub(super) fn find_network<F: Frame + ?Sized>(frame: &F) -> Result<Network, Reason> {
+    let (mut ether_type, mut at) = strip_tags(frame)?;
+    if ether_type == PPPOE_SESSION {
+        (ether_type, at) = strip_pppoe(frame, at)?;
+    }
+    match ether_type {
+        IPV4 => Ok(Network::V4 { at }),
+        IPV6 => Ok(Network::V6 { at }),
+        MPLS | MPLS_UPSTREAM => strip_labels(frame, at),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+#[inline(always)]
+fn is_vlan(ether_type: u16) -> bool {
+    matches!(ether_type, VLAN | VLAN_SERVICE | VLAN_QINQ_1 | VLAN_QINQ_2 | VLAN_QINQ_3)
+}
+
+/// The EtherType behind all VLAN tags, and the offset behind it. One LLC/SNAP header may stand before, between or
+/// behind the tags.
+#[inline(always)]
+fn strip_tags<F: Frame + ?Sized>(frame: &F) -> Result<(u16, usize), Reason> {
+    let mut ether_type = u16::from_be_bytes(frame.read(ETHER_TYPE_AT).ok_or(Reason::ShortLink)?);
+    let mut at = ETHER_TYPE_AT + 2;
+    let mut tags = 0;
+    let mut snap = false;
+    for _ in 0..MAX_VLAN_TAGS + 1 {
+        if is_vlan(ether_type) {
+            if tags == MAX_VLAN_TAGS {
+                return Err(Reason::VlanTooDeep);
+            }
+            let [_, _, high, low] = frame.read(at).ok_or(Reason::ShortLink)?;
+            ether_type = u16::from_be_bytes([high, low]);
+            at += 4;
+            tags += 1;
+        } else if ether_type < MIN_ETHER_TYPE && !snap {
+            // Encapsulated Ethernet (RFC 1042, or the 802.1H bridge tunnel); other LLC is not IP.
+            let Some([0xaa, 0xaa, 0x03, 0, 0, 0 | 0xf8, high, low]) = frame.read(at) else {
+                return Err(Reason::NotIp);
+            };
+            ether_type = u16::from_be_bytes([high, low]);
+            at += 8;
+            snap = true;
+        } else {
+            break;
+        }
+    }
+    if is_vlan(ether_type) { Err(Reason::VlanTooDeep) } else { Ok((ether_type, at)) }
+}
+
+/// PPPoE session header (RFC 2516 section 4) and PPP protocol number, as the EtherType that means the same.
+#[inline(always)]
+fn strip_pppoe<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(u16, usize), Reason> {
+    let protocol_at = at + 6;
+    let [first] = frame.read(protocol_at).ok_or(Reason::ShortLink)?;
+    // An odd first byte is a compressed, one-byte protocol (RFC 1661 section 6.5); Linux takes it.
+    let (protocol, at) = if first & 1 == 1 {
+        (u16::from(first), protocol_at + 1)
+    } else {
+        let bytes = frame.read(protocol_at).ok_or(Reason::ShortLink)?;
+        (u16::from_be_bytes(bytes), protocol_at + 2)
+    };
+    match protocol {
+        PPP_IPV4 => Ok((IPV4, at)),
+        PPP_IPV6 => Ok((IPV6, at)),
+        PPP_MPLS | PPP_MPLS_MULTICAST => Ok((MPLS, at)),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+/// MPLS label stack (RFC 3032); what follows is told by its first nibble, since labels do not say (RFC 4928).
+#[inline(always)]
+fn strip_labels<F: Frame + ?Sized>(frame: &F, start: usize) -> Result<Network, Reason> {
+    let mut at = start;
+    for _ in 0..MAX_MPLS_LABELS {
+        let [_, _, bottom, _] = frame.read(at).ok_or(Reason::ShortLink)?;
+        at += 4;
+        if bottom & 1 == 1 {
+            let [first] = frame.read(at).ok_or(Reason::ShortLink)?;
+            return match first >> 4 {
+                4 => Ok(Network::V4 { at }),
+                6 => Ok(Network::V6 { at }),
+                _ => Err(Reason::NotIp),
+            };
+        }
+    }
+    Err(Reason::MplsTooDeep)
+}

@@ -1,0 +1,60 @@
+//! The questions that a verdict asks of the state around it.
+
+use crate::abi::{Entry, Limits, Service};
+use crate::address::Address;
+use crate::nanos::Nanos;
+use crate::packet::Transport;
+use crate::parse::Lengths;
+use crate::slots::{Charge, Policy};
+
+/// The lookups that [`crate::decide()`] needs. Implemented by the BPF maps, by the daemon's own view for `explain`, and
+/// in memory for tests.
+pub trait Tables {
+    /// Everything the lists say of `source`: its own entry joined with that of its longest listed prefix.
+    fn entry(&self, source: &Address) -> Entry;
+
+    /// How lengths are to be read on this interface.
+    fn lengths(&self) -> Lengths;
+
+    /// The limits of the interface; `None` if nothing is limited.
+    fn limits(&self) -> Option<&Limits>;
+
+    /// Charges one packet of `bytes` to `source` under `policy`; `None` if the state could not be reached.
+    fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge>;
+}
+
+impl Limits {
+    /// The policy for the most specific service that the packet is for: its port, else its protocol.
+    #[inline(always)]
+    pub fn service(&self, transport: &Transport) -> Option<&Policy> {
+        if self.service_count == 0 {
+            return None;
+        }
+        let exact = match transport.port {
+            Some(_) => self.find(Service::new(transport.protocol, transport.port)),
+            None => None,
+        };
+        match exact {
+            Some(policy) => Some(policy),
+            None => self.find(Service::new(transport.protocol, None)),
+        }
+    }
+
+    /// Binary search with a fixed number of steps, which the verifier can follow.
+    #[inline(always)]
+    fn find(&self, wanted: Service) -> Option<&Policy> {
+        let mut start = 0;
+        let mut half = crate::abi::MAX_POLICIES / 2;
+        while half > 0 {
+            // `services` is filled up with a value behind all others, so the search never needs the count.
+            if self.services.get(start + half - 1).is_some_and(|service| *service < wanted) {
+                start += half;
+            }
+            half /= 2;
+        }
+        match self.services.get(start) {
+            Some(found) if *found == wanted => self.policies.get(crate::abi::POLICY_SERVICES + start),
+            _ => None,
+        }
+    }
+}
