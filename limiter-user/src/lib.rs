@@ -1,1 +1,14 @@
+//! The user space of limiter: one library under two thin binaries, `limiterd` and `limiter`.
+//!
+//! Data flows one way:
+//!
+//! ```text
+//! config file, CLI ─► Request ─admit─► Claim ─► Blocklist ─► [Change] ─► Enforcer ─► dataplane Writer ─► BPF maps
+//! BPF counters ─► dataplane Reader ─► metrics, status
+//! ```
 
+pub mod blocklist;
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod enforcer;

@@ -1,0 +1,81 @@
+//! The configuration: checked values, grouped by the part that receives them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use limiter_common::Prefix;
+use limiter_common::abi::Limits;
+
+/// A configuration that was checked as a whole. See `config.example.toml` for what may be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Prefixes that can never be blocked.
+    pub protected: Vec<Prefix>,
+    pub interfaces: Vec<Interface>,
+    pub lists: Vec<List>,
+    pub capacity: Capacity,
+    pub control: Control,
+    /// `None`: no metrics listener.
+    pub metrics: Option<SocketAddr>,
+    /// Where the claims are kept.
+    pub state_directory: PathBuf,
+    /// A directory on a bpffs; pins live in `v<ABI>` below it.
+    pub pins_directory: PathBuf,
+}
+
+/// An interface to protect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub mode: Mode,
+    /// The limits of all `[[rule]]`s that apply to this interface.
+    pub limits: Limits,
+    /// Whether any of them limits anything.
+    pub limited: bool,
+}
+
+/// How the program may be attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// In the driver, or not at all.
+    #[default]
+    Native,
+    /// In the stack: slower, works with every driver.
+    Generic,
+    /// In the driver if it can, else in the stack.
+    Auto,
+}
+
+/// What a list does with its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Block,
+    Allow,
+}
+
+/// A file of prefixes that is loaded at start and on reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List {
+    pub name: String,
+    pub action: Action,
+    pub file: PathBuf,
+}
+
+/// Entries of the kernel tables, fixed when they are created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    pub addresses_v4: u32,
+    pub addresses_v6: u32,
+    pub prefixes_v4: u32,
+    pub prefixes_v6: u32,
+    /// Sources under a limit that can be told apart at the same time; rounded up to a power of two.
+    pub sources: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    pub socket: PathBuf,
+    /// Group whose members may operate, beside root.
+    pub group: Option<String>,
+}

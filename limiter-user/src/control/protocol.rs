@@ -1,0 +1,224 @@
+//! What is said over the control socket: the stable JSON contract, also behind `--json`. No I/O.
+//!
+//! Times are RFC 3339 strings in UTC. Fields are only ever added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Action;
+
+/// Asks for addresses or prefixes to be blocked or allowed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddRequest {
+    pub prefixes: Vec<String>,
+    /// Seconds; absent for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Past the guards; operators only.
+    #[serde(default)]
+    pub force: bool,
+    /// Where the caller is logged in from, so that it cannot lock itself out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_peer: Option<String>,
+}
+
+/// All of them are durable and in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddResponse {
+    /// New.
+    pub added: u64,
+    /// Were there already; their expiry and reason are now what was asked for.
+    pub updated: u64,
+    /// Were there already, just like this.
+    pub unchanged: u64,
+    /// Blocked but also allowed, so not dropped. Prefixes; at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadowed_by_allow: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    pub prefixes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveResponse {
+    pub removed: u64,
+    /// Were not there under this owner.
+    pub missing: Vec<String>,
+    /// Removed, but somebody else still lists them: prefix and owners.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub still_listed: Vec<String>,
+}
+
+/// One owner's word on one prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub prefix: String,
+    pub action: Action,
+    /// `operator` or `list:NAME`.
+    pub owner: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who asked: `uid:0`; absent for lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    pub created: String,
+    /// Absent for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+    /// Only for blocks: an allow covers it, so it does not drop.
+    #[serde(default)]
+    pub allowed: bool,
+}
+
+/// What would happen to a packet, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// `pass` or `drop`.
+    pub action: String,
+    /// The label of the reason, as in the counters.
+    pub reason: String,
+    pub text: String,
+    /// All claims on the address and on prefixes that contain it, narrowest first.
+    pub claims: Vec<Claim>,
+    /// The limits the packet is held to, on each interface.
+    pub limits: Vec<AppliedLimit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedLimit {
+    pub interface: String,
+    pub rule: String,
+    /// As in the configuration: `1k/s burst 2000`, `200Mbit/s burst …`.
+    pub limit: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Lists are loaded and every configured interface is protected.
+    pub ready: bool,
+    pub version: String,
+    pub abi: u32,
+    pub pid: u32,
+    pub started: String,
+    pub interfaces: Vec<InterfaceStatus>,
+    pub blocks: u64,
+    pub allows: u64,
+    pub tables: Vec<TableStatus>,
+    pub lists: Vec<ListStatus>,
+    /// Things an operator should know, as sentences: state that was lost, lists that failed, a failed reload.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    pub name: String,
+    pub protected: bool,
+    /// `native` or `generic`, if protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Multi-buffer frames are seen whole.
+    pub frags: bool,
+    /// Why not protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStatus {
+    pub table: String,
+    pub entries: u64,
+    pub capacity: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListStatus {
+    pub name: String,
+    pub action: Action,
+    pub entries: u64,
+    /// Why it is not as in its file; the last good content stays in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub interfaces: Vec<InterfaceCounters>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceCounters {
+    pub interface: String,
+    pub reasons: Vec<ReasonCount>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    pub reason: String,
+    pub action: String,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What is different now, as sentences; empty if nothing.
+    pub changes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetachRequest {
+    /// All if empty.
+    #[serde(default)]
+    pub interfaces: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detached {
+    pub interfaces: Vec<String>,
+}
+
+/// Problem details (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Names the kind; see [`ProblemKind`].
+    #[serde(rename = "type")]
+    pub kind: ProblemKind,
+    pub title: String,
+    pub status: u16,
+    /// What happened, and what to do about it.
+    pub detail: String,
+    /// One line for each prefix or line that was refused; at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// The request cannot be understood: exit code 2.
+    Invalid,
+    /// The caller may not do this: exit code 4.
+    NotAuthorised,
+    /// Exit code 5.
+    NotFound,
+    /// A guard refused; `force` overrides: exit code 6.
+    Guarded,
+    /// A kernel table is full.
+    Full,
+    /// In force, but would not survive a restart.
+    NotDurable,
+    Failed,
+}

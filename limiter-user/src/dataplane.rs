@@ -1,0 +1,77 @@
+//! What the kernel side can be asked to do, in two halves: a [`Writer`] of lists, which only the Enforcer holds, and a
+//! [`Reader`] of counters and fill levels, which anybody may hold.
+
+use std::fmt;
+
+use limiter_common::abi::{Count, Entry};
+use limiter_common::{Prefix, Reason};
+
+/// One entry of the kernel's lists as it shall be; [`Entry::NONE`] takes it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    pub prefix: Prefix,
+    pub entry: Entry,
+}
+
+/// Why changes were not made. What came before the failing change is in force.
+#[derive(Debug)]
+pub enum ApplyError {
+    /// A table has no room: nothing was evicted, the entry is not in force.
+    Full { table: &'static str, capacity: u32 },
+    /// The kernel refused.
+    Kernel { table: &'static str, error: std::io::Error },
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { table, capacity } => {
+                write!(f, "the kernel table {table} is full ({capacity} entries); raise [capacity] and reload")
+            }
+            Self::Kernel { table, error } => write!(f, "the kernel refused a change of {table}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+/// Changes the kernel's lists.
+pub trait Writer: Send {
+    /// Makes `changes` in order. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// See [`ApplyError`].
+    fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError>;
+
+    /// Everything that is in the lists now.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be read.
+    fn installed(&mut self) -> Result<Vec<Change>, ApplyError>;
+}
+
+/// The counts of one interface, by reason, summed over CPUs. Every reason is there.
+#[derive(Debug, Clone)]
+pub struct InterfaceCounts {
+    pub interface: String,
+    pub counts: Vec<(Reason, Count)>,
+}
+
+/// How full a kernel table may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableCapacity {
+    pub table: &'static str,
+    pub capacity: u32,
+}
+
+/// Reads what the kernel counted.
+pub trait Reader: Send + Sync {
+    /// # Errors
+    ///
+    /// If the kernel cannot be read.
+    fn counts(&self) -> std::io::Result<Vec<InterfaceCounts>>;
+
+    fn capacities(&self) -> Vec<TableCapacity>;
+}
