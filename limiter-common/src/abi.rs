@@ -185,7 +185,7 @@ pub const NO_PREALLOC: u32 = 1;
 /// `BPF_F_MMAPABLE`, which also aligns the values to pages.
 pub const MMAPABLE: u32 = 1 << 10;
 
-pub const ADDRESSES_V4: MapSpec = spec("addresses_v4", MapKind::Hash, 4, size_of::<Entry>(), 1 << 21, 0);
+pub const ADDRESSES_V4: MapSpec = spec("addresses_v4", MapKind::Hash, 4, size_of::<Entry>(), 1 << 20, 0);
 pub const ADDRESSES_V6: MapSpec = spec("addresses_v6", MapKind::Hash, 16, size_of::<Entry>(), 1 << 18, 0);
 pub const PREFIXES_V4: MapSpec = spec(
     "prefixes_v4",
