@@ -38,6 +38,8 @@ impl Quota {
 
     /// The highest packet rate whose increment is within 1 % of the truth in whole nanoseconds.
     pub const MAX_PACKETS_PER_SECOND: u64 = 10_000_000;
+    /// 1 kbit/s: the cost of the largest frame stays far from the end of 64 bits.
+    pub const MIN_BITS_PER_SECOND: u64 = 1_000;
     /// 1 Tbit/s: the increment per byte is still within 0.01 %.
     pub const MAX_BITS_PER_SECOND: u64 = 1_000_000_000_000;
 
@@ -52,10 +54,11 @@ impl Quota {
         Some(Self { per_packet, per_byte: 0, tolerance: (burst - 1).saturating_mul(per_packet) })
     }
 
-    /// `rate` bits a second, and `burst` bytes at once. `None` if one is 0 or the rate is above
-    /// [`Self::MAX_BITS_PER_SECOND`]. A frame larger than the burst passes when the bucket is full.
+    /// `rate` bits a second, and `burst` bytes at once. `None` if the burst is 0 or the rate is not within
+    /// [`Self::MIN_BITS_PER_SECOND`] and [`Self::MAX_BITS_PER_SECOND`]. A frame larger than the burst passes when the
+    /// bucket is full.
     pub const fn bits(rate: u64, burst: u64) -> Option<Self> {
-        if rate == 0 || burst == 0 || rate > Self::MAX_BITS_PER_SECOND {
+        if burst == 0 || rate < Self::MIN_BITS_PER_SECOND || rate > Self::MAX_BITS_PER_SECOND {
             return None;
         }
         let per_byte = ((8 * NANOS_PER_SECOND) << FRACTION_BITS).div_ceil(rate);
