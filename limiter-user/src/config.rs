@@ -1,10 +1,24 @@
 //! The configuration: checked values, grouped by the part that receives them.
 
+mod problem;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use limiter_common::Prefix;
 use limiter_common::abi::Limits;
+
+pub use problem::{Problem, Problems};
+
+/// Reads a configuration. Pure: no file that it names is opened.
+///
+/// # Errors
+///
+/// Everything that is wrong with `text`, each with its place in `file`.
+pub fn parse(text: &str, file: &Path) -> Result<Config, Problems> {
+    let _ = (text, file);
+    todo!()
+}
 
 /// A configuration that was checked as a whole. See `config.example.toml` for what may be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +46,18 @@ pub struct Interface {
     pub limits: Limits,
     /// Whether any of them limits anything.
     pub limited: bool,
+    /// The same rules for people and `explain`, in the order of the file.
+    pub rules: Vec<Rule>,
+}
+
+/// One `[[rule]]` as it applies to an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub name: String,
+    /// Protocol number and destination port; `None`: every packet.
+    pub service: Option<(u8, Option<u16>)>,
+    /// Its limits as written, with the burst: `10k/s burst 20000`.
+    pub limits: Vec<String>,
 }
 
 /// How the program may be attached.

@@ -26,7 +26,10 @@ impl fmt::Display for ApplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { table, capacity } => {
-                write!(f, "the kernel table {table} is full ({capacity} entries); raise [capacity] and reload")
+                write!(
+                    f,
+                    "the kernel table {table} is full ({capacity} entries); raise [capacity] and reload"
+                )
             }
             Self::Kernel { table, error } => write!(f, "the kernel refused a change of {table}: {error}"),
         }

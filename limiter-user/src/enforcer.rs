@@ -1,1 +1,254 @@
-//! The one writer: owns the blocklist, its store and the dataplane's [`crate::dataplane::Writer`].
+//! The one writer: a thread that owns the [blocklist](crate::blocklist), its [store](crate::store) and the
+//! dataplane's [`Writer`]. Everybody else holds a [`Handle`].
+//!
+//! What is acknowledged is durable first, then in the kernel, then acknowledged. A request that cannot be made durable
+//! is refused and changes nothing; one that the kernel has no room for is taken back as a whole.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use limiter_common::abi::Entry;
+use limiter_common::{Address, Nanos};
+use tokio::sync::watch;
+
+use crate::config::{Action, Config};
+use crate::control::protocol::{
+    AddRequest, AddResponse, Claim, Explanation, ListStatus, Problem, RemoveRequest, RemoveResponse,
+};
+use crate::dataplane::Writer;
+
+/// The time by both clocks, read at the same moment. [`crate::host::now`] reads them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// What the kernel's deadlines are in.
+    pub boot: Nanos,
+    /// What people and disks go by.
+    pub wall: SystemTime,
+}
+
+/// What the enforcer is made of.
+pub struct Parameters {
+    pub writer: Box<dyn Writer>,
+    /// Lists, protected prefixes, capacities and the state directory are read from it.
+    pub config: Arc<Config>,
+    /// `/proc/sys/kernel/random/boot_id`, see [`crate::host::boot_id`].
+    pub boot_id: [u8; 16],
+    pub clock: fn() -> Now,
+}
+
+/// What the start found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Started {
+    /// Claims read from the store.
+    pub stored: u64,
+    /// Entries of the list files.
+    pub listed: u64,
+    /// Entries that were in the kernel already.
+    pub found: u64,
+    /// Changes that were made to them.
+    pub changed: u64,
+    pub took: Duration,
+}
+
+/// Loads store and lists, brings the kernel's lists to that state, and starts the thread. Blocks meanwhile (seconds
+/// with millions of entries): when it returns, everything is in force. A broken store or list never fails the start; it
+/// becomes a warning in the [`Summary`].
+///
+/// The thread ends after [`Handle::shutdown`], or when all handles are gone. The kernel's lists stay as they are.
+///
+/// # Errors
+///
+/// If the thread cannot be made or the kernel's lists cannot be read at all.
+pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
+    let Parameters { writer, config, boot_id, clock } = parameters;
+    drop((writer, config, boot_id, clock));
+    anyhow::bail!("not there yet")
+}
+
+/// Who asks. Whether they may is the control server's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    pub uid: u32,
+}
+
+/// What applies to every line of an import.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// `None`: for good.
+    pub seconds: Option<u64>,
+    pub reason: Option<String>,
+    pub force: bool,
+    pub ssh_peer: Option<String>,
+}
+
+/// Where a listing goes on: the place behind the last claim of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(());
+
+/// Part of a listing, in the order of addresses.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    pub claims: Vec<Claim>,
+    /// `None`: that was all.
+    pub next: Option<Cursor>,
+}
+
+/// Everything the lists say of one address.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    pub now: Now,
+    /// What the kernel finds.
+    pub entry: Entry,
+    /// Claims on the address and on prefixes that contain it, both actions, narrowest first.
+    pub claims: Vec<Claim>,
+}
+
+/// A question to [`Handle::explain`].
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub address: IpAddr,
+    pub protocol: Option<u8>,
+    pub port: Option<u16>,
+    /// Only this interface's limits; all interfaces if `None`.
+    pub interface: Option<String>,
+}
+
+/// The state in numbers, published after every change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Prefixes with at least one block.
+    pub blocks: u64,
+    /// Prefixes with at least one allow.
+    pub allows: u64,
+    /// Entries in each kernel table, by the table's name in [`limiter_common::abi`].
+    pub tables: Vec<(&'static str, u64)>,
+    pub lists: Vec<ListStatus>,
+    /// Sentences for the operator: state that was lost, lists that failed, a store that cannot be written.
+    pub warnings: Vec<String>,
+    /// Whether claims can be made durable; if not, adding is refused.
+    pub durable: bool,
+}
+
+/// Why a request was not fulfilled. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// It cannot be understood; one line for each thing that is wrong, at most 100.
+    Invalid { detail: String, items: Vec<String> },
+    /// Guards refused; one line for each prefix, at most 100.
+    Guarded { detail: String, items: Vec<String> },
+    /// A kernel table has no room.
+    Full(String),
+    /// The store cannot be written, so the request was not applied.
+    NotDurable(String),
+    /// The kernel refused, or the enforcer is gone.
+    Failed(String),
+}
+
+impl From<Error> for Problem {
+    fn from(_: Error) -> Self {
+        todo!()
+    }
+}
+
+/// The way to the enforcer, for any number of tasks.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    summary: watch::Receiver<Arc<Summary>>,
+}
+
+impl Handle {
+    /// Adds claims of the owner `operator`: all or none. Claims that are there get the new expiry and reason.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn add(&self, _: Action, _: AddRequest, _: Caller) -> Result<AddResponse, Error> {
+        todo!()
+    }
+
+    /// Takes back claims of the owner `operator`. What others claim stays, and is told.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. Prefixes that were not there are no error here.
+    pub async fn remove(&self, _: Action, _: RemoveRequest, _: Caller) -> Result<RemoveResponse, Error> {
+        todo!()
+    }
+
+    /// Adds every line of a list (`#` and `;` comments). The whole text is checked first; then it is applied in
+    /// parts, between which other requests are served. All or none.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn import(
+        &self,
+        _: Action,
+        _text: Vec<u8>,
+        _: ImportOptions,
+        _: Caller,
+    ) -> Result<AddResponse, Error> {
+        todo!()
+    }
+
+    /// Up to `limit` claims of `action` behind `after`; from the start if `None`. Pages see the state of their own
+    /// moment.
+    ///
+    /// # Errors
+    ///
+    /// If the enforcer is gone.
+    pub async fn page(&self, _: Action, _after: Option<Cursor>, _limit: usize) -> Result<Page, Error> {
+        todo!()
+    }
+
+    /// What the lists say of `address`.
+    ///
+    /// # Errors
+    ///
+    /// If the enforcer is gone.
+    pub async fn lookup(&self, _: Address) -> Result<Lookup, Error> {
+        todo!()
+    }
+
+    /// What would happen to a packet now, by the same `decide` that the kernel runs, with the limits of the
+    /// configuration in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the interface is not configured; else if the enforcer is gone.
+    pub async fn explain(&self, _: Question) -> Result<Explanation, Error> {
+        todo!()
+    }
+
+    /// Makes `config` the one in force: reads the list files again, takes over protected prefixes and limits (for
+    /// `explain`). Returns what is different, as sentences.
+    ///
+    /// # Errors
+    ///
+    /// If the enforcer is gone. A list that cannot be read keeps its last good content, with a problem in the
+    /// [`Summary`].
+    pub async fn reload(&self, _: Arc<Config>) -> Result<Vec<String>, Error> {
+        todo!()
+    }
+
+    /// Fills other kernel tables from now on, for instance larger ones.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read or have no room; then the former ones stay in use.
+    pub async fn replace_writer(&self, _: Box<dyn Writer>) -> Result<(), Error> {
+        todo!()
+    }
+
+    /// The latest numbers; the receiver wakes up when they change.
+    #[must_use]
+    pub fn summary(&self) -> watch::Receiver<Arc<Summary>> {
+        self.summary.clone()
+    }
+
+    /// Ends the thread after the requests that were made before, and waits for it.
+    pub async fn shutdown(&self) {
+        todo!()
+    }
+}

@@ -12,3 +12,4 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod enforcer;
+pub mod host;
