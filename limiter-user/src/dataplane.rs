@@ -1,6 +1,9 @@
 //! What the kernel side can be asked to do, in two halves: a [`Writer`] of lists, which only the Enforcer holds, and a
 //! [`Reader`] of counters and fill levels, which anybody may hold.
 
+pub mod kernel;
+pub mod memory;
+
 use std::fmt;
 
 use limiter_common::abi::{Count, Entry};
