@@ -1,0 +1,69 @@
+//! `cargo xtask ci`: what CI runs, in the same order: cheap things first.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::{ebpf, fuzz, setup, shell, test, workspace};
+
+/// How long each fuzz target runs in CI: long enough to replay the seeds and to find what is shallow.
+const FUZZ_SECONDS: u32 = 20;
+
+type Step = fn() -> Result<()>;
+
+/// Runs every step; the first that fails ends it.
+pub(crate) fn ci() -> Result<()> {
+    let steps: [(&str, Step); 7] = [
+        ("formatting", formatting),
+        ("clippy, host", clippy_host),
+        ("clippy, eBPF for the host", clippy_stub),
+        ("clippy, eBPF for the kernel", clippy_kernel),
+        ("documentation", documentation),
+        ("tests", || test::test(&test::Arguments::default())),
+        ("fuzzing", || fuzz::all(FUZZ_SECONDS)),
+    ];
+    let start = Instant::now();
+    for (name, step) in steps {
+        eprintln!("ci: {name}");
+        let begin = Instant::now();
+        step().with_context(|| format!("ci: {name}"))?;
+        eprintln!("ci: {name}: ok after {} s", begin.elapsed().as_secs());
+    }
+    eprintln!("ci: all ok after {} s", start.elapsed().as_secs());
+    Ok(())
+}
+
+fn formatting() -> Result<()> {
+    for directory in ["", "limiter-ebpf", "tests/fuzz"] {
+        let directory = workspace::root().join(directory);
+        shell::run(workspace::cargo()?.current_dir(directory).args(["fmt", "--all", "--check"]))?;
+    }
+    Ok(())
+}
+
+fn clippy_host() -> Result<()> {
+    setup::toolchain()?;
+    let mut clippy = workspace::cargo()?;
+    clippy.args(["clippy", "--locked", "--workspace", "--all-targets", "--all-features"]);
+    shell::run(clippy.args(["--", "-Dwarnings"]))
+}
+
+/// The eBPF crate as host tools see it: with its stub of a `main`.
+fn clippy_stub() -> Result<()> {
+    let mut clippy = workspace::cargo()?;
+    clippy.current_dir(ebpf::crate_directory());
+    shell::run(clippy.args(["clippy", "--locked", "--", "-Dwarnings"]))
+}
+
+/// The eBPF crate as it is built.
+fn clippy_kernel() -> Result<()> {
+    let toolchain = setup::toolchain_with_clippy()?;
+    let mut clippy = toolchain.cargo("clippy", &ebpf::crate_directory(), &ebpf::target_directory()?);
+    shell::run(clippy.args(["--", "-Dwarnings"]))
+}
+
+fn documentation() -> Result<()> {
+    let mut doc = workspace::cargo()?;
+    doc.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
+    shell::run(doc.env("RUSTDOCFLAGS", "-Dwarnings"))
+}

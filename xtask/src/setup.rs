@@ -1,0 +1,52 @@
+//! `cargo xtask setup`: makes the eBPF toolchain and the programs that tests use available.
+//!
+//! Everything here first looks and then acts, so that a machine that has everything sees neither output nor delay.
+//! The other commands call the part that they need.
+
+mod compiler;
+mod packages;
+
+use anyhow::Result;
+
+pub(crate) use packages::Tool;
+
+/// Options of `cargo xtask setup`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only what building needs, not what the tests, the linter and the fuzzers need
+    #[arg(long)]
+    build_only: bool,
+}
+
+/// Everything that any of the commands needs.
+pub(crate) fn setup(arguments: &Arguments) -> Result<()> {
+    let toolchain = compiler::ensure()?;
+    if arguments.build_only {
+        return Ok(());
+    }
+    packages::ensure(&Tool::ALL)?;
+    compiler::ensure_clippy(&toolchain)?;
+    compiler::ensure_fuzzer()
+}
+
+/// The eBPF toolchain, installed if it was not there.
+pub(crate) fn toolchain() -> Result<crate::toolchain::Toolchain> {
+    compiler::ensure()
+}
+
+/// The eBPF toolchain with clippy.
+pub(crate) fn toolchain_with_clippy() -> Result<crate::toolchain::Toolchain> {
+    let toolchain = compiler::ensure()?;
+    compiler::ensure_clippy(&toolchain)?;
+    Ok(toolchain)
+}
+
+/// Programs of the system, installed if they were not there.
+pub(crate) fn tools(tools: &[Tool]) -> Result<()> {
+    packages::ensure(tools)
+}
+
+/// cargo-fuzz.
+pub(crate) fn fuzzer() -> Result<()> {
+    compiler::ensure_fuzzer()
+}

@@ -1,0 +1,100 @@
+//! Programs that come from the system's packages.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{shell, workspace};
+
+/// A program of the system that some command needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tool {
+    /// Network namespaces, veth pairs and addresses, for tests and demo.
+    Ip,
+    /// Offloads of test interfaces.
+    Ethtool,
+    /// The witness behind XDP: nftables counts what got through.
+    Nft,
+    /// Looking at programs and maps from outside.
+    Bpftool,
+}
+
+impl Tool {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool];
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Ethtool => "ethtool",
+            Self::Nft => "nft",
+            Self::Bpftool => "bpftool",
+        }
+    }
+
+    /// The Debian package; other distributions use the same names but for `iproute`.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Ip => "iproute2",
+            Self::Ethtool => "ethtool",
+            Self::Nft => "nftables",
+            Self::Bpftool => "bpftool",
+        }
+    }
+}
+
+/// Installs those of `tools` that are not there.
+pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<_> = tools
+        .iter()
+        .filter(|tool| workspace::find_program(tool.program()).is_none())
+        .map(|tool| tool.package())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing).with_context(|| format!("the tests need {}", missing.join(", ")))
+}
+
+/// Installs packages by apt; refreshes its lists only if it does not know them or cannot download them.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(900);
+    if workspace::find_program("apt-get").is_none() {
+        bail!("there is no apt-get here; install {} by this system's package manager", packages.join(", "));
+    }
+    if !workspace::is_root() {
+        bail!(
+            "only root can install packages; run: sudo apt-get install --no-install-recommends {}",
+            packages.join(" ")
+        );
+    }
+    let what = format!("installing {}", packages.join(" "));
+    if known(packages) && shell::run_behind_progress(&what, apt("install").args(packages), LIMIT).is_ok() {
+        return Ok(());
+    }
+    shell::run_behind_progress("refreshing the package lists", &mut apt("update"), LIMIT)?;
+    shell::run_behind_progress(&what, apt("install").args(packages), LIMIT)
+}
+
+/// Whether apt's lists on this machine have all of `packages`.
+pub(crate) fn known(packages: &[&str]) -> bool {
+    shell::succeeds(apt_cache().args(packages))
+}
+
+fn apt_cache() -> Command {
+    let mut command = Command::new("apt-cache");
+    command.args(["show", "--quiet=2"]);
+    command
+}
+
+fn apt(action: &str) -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // Another apt may be at work: wait for it.
+        .args([action, "--yes", "-o", "DPkg::Lock::Timeout=300"]);
+    if action == "install" {
+        command.arg("--no-install-recommends");
+    }
+    command
+}
