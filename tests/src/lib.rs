@@ -1,1 +1,29 @@
+//! What the end-to-end tests and the demo are made of: a host that the real `limiterd` protects, and the network
+//! outside of it that sends real packets, in namespaces of their own.
+//!
+//! In reading order: [`scratch`] is a directory that vanishes with its owner; [`netns`] and [`veth`] are the two hosts
+//! and the link between them; [`lab`] puts them together; [`daemon`] and [`cli`] run what is tested; [`frames`] and
+//! [`traffic`] send; [`tcp`] is a client that wants to be served meanwhile; [`witness`] counts, behind the XDP program
+//! and with a parser of its own, what got through; [`wait`] waits until something is so.
+//!
+//! Nothing here touches the machine's own network, and nothing is left behind: namespaces live as long as a file
+//! descriptor of this process, and directories of processes that were killed are swept by the next one.
 
+pub mod cli;
+pub mod daemon;
+pub mod frames;
+pub mod lab;
+pub mod netns;
+pub mod scratch;
+pub mod tcp;
+pub mod traffic;
+pub mod veth;
+pub mod wait;
+pub mod witness;
+
+pub use cli::{Answer, Cli};
+pub use daemon::{Config, Daemon};
+pub use lab::{Lab, in_lab};
+pub use netns::Namespace;
+pub use scratch::Scratch;
+pub use witness::Witness;

@@ -1,0 +1,73 @@
+//! The harness itself, without a daemon: what the other tests rely on when they see nothing arrive.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use limiter_tests::lab::HOST;
+use limiter_tests::tcp::{Client, Server};
+use limiter_tests::traffic::{Flood, Sender, same};
+use limiter_tests::{Lab, frames, in_lab, wait};
+
+/// Every framing that Linux delivers without further devices reaches the witness, so a witness at zero means that the
+/// packets were dropped before.
+#[test]
+fn the_witness_sees_what_nobody_drops() {
+    in_lab("witness", |lab| {
+        lab.witness.block(&["198.51.100.0/24", "2001:db8::/32"])?;
+        lab.witness.watch_sender("sender", HOST.interface, [2, 0, 0, 0, 0, 0xbb])?;
+        let sender = Sender::open(lab)?;
+        let mut expected = 0;
+        for source in ["198.51.100.7", "2001:db8::7"] {
+            let frame = frames::sent_by(frames::udp(source.parse()?, 100), [2, 0, 0, 0, 0, 0xbb]);
+            let mut sent = vec![frame.clone()];
+            sent.extend((1..=3).map(|tags| frames::priority_tagged(&frame, tags)));
+            if source.contains(':') {
+                sent.push(frames::extended(&frame, &[60]));
+            } else {
+                sent.push(frames::with_options(&frame, 2));
+            }
+            sent.extend(frames::fragments(&frame, 32));
+            for frame in &sent {
+                sender.send(&[frame])?;
+                expected += 1;
+                let seen = lab.witness.blocked()?;
+                assert_eq!(seen, expected, "the witness missed {frame:02x?}");
+            }
+            assert_eq!(lab.witness.count("sender")?, expected);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_flood_keeps_its_pace_and_a_client_is_served() {
+    in_lab("pace", |lab| {
+        lab.witness.watch("flood", "ip saddr 198.51.100.7")?;
+        let _server = Server::start(lab)?;
+        let client = Client::over_v4(lab)?;
+        let source: IpAddr = "198.51.100.7".parse()?;
+        let frame = frames::udp(source, 60);
+        let generators = vec![same(frame.clone()), same(frame)];
+        let sent = Flood::run(lab, 5_000, generators, Duration::from_secs(1))?;
+        let seen = lab.witness.count("flood")?;
+        let served = client.stop();
+        println!("offered {:.0}/s, {} sent, {seen} seen; {served}", sent.rate(), sent.frames);
+        assert_eq!(seen, sent.frames);
+        assert!((9_000.0..=10_100.0).contains(&sent.rate()), "asked for 10,000/s");
+        assert!(served.requests > 50 && served.failed == 0, "{served:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_lab_leaves_nothing_behind() {
+    let scratch = std::cell::RefCell::new(None);
+    in_lab("traces", |lab: &Lab| {
+        *scratch.borrow_mut() = Some(lab.scratch.path("bpf"));
+        Ok(())
+    });
+    let path = scratch.into_inner().expect("set above");
+    wait::until_true("the directory is gone", Duration::from_secs(5), || Ok(!path.exists())).expect("left");
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("procfs");
+    assert!(!mounts.contains(&path.display().to_string()), "still mounted: {}", path.display());
+}

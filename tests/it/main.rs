@@ -1,0 +1,3 @@
+//! All end-to-end tests, one module for each feature. They need root; see [`limiter_tests`].
+
+mod harness;
