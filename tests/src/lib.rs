@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`scratch`] is a directory that vanishes with its owner; [`netns`] and [`veth`] are the two hosts
 //! and the link between them; [`lab`] puts them together; [`daemon`] and [`cli`] run what is tested; [`frames`] and
-//! [`traffic`] send; [`tcp`] is a client that wants to be served meanwhile; [`witness`] counts, behind the XDP program
+//! [`traffic`] send, and [`dice`] vary; [`tcp`] is a client that wants to be served meanwhile; [`witness`] counts, behind the XDP program
 //! and with a parser of its own, what got through; [`wait`] waits until something is so.
 //!
 //! Nothing here touches the machine's own network, and nothing is left behind: namespaces live as long as a file
@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod daemon;
+pub mod dice;
 pub mod frames;
 pub mod lab;
 pub mod netns;
@@ -23,6 +24,7 @@ pub mod witness;
 
 pub use cli::{Answer, Cli};
 pub use daemon::{Config, Daemon};
+pub use dice::Dice;
 pub use lab::{Lab, in_lab};
 pub use netns::Namespace;
 pub use scratch::Scratch;
