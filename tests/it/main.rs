@@ -1,3 +1,6 @@
 //! All end-to-end tests, one module for each feature. They need root; see [`limiter_tests`].
 
 mod harness;
+mod mutations;
+mod rate;
+mod traffic;

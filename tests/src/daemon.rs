@@ -26,7 +26,7 @@ pub struct Config {
     /// `native`, `generic` or `auto`.
     pub mode: &'static str,
     pub protected: Vec<String>,
-    /// Where metrics are served.
+    /// Where metrics are served; nowhere if `None`.
     pub metrics: Option<&'static str>,
     /// Whatever else: `[[rule]]`, `[[list]]`, `[capacity]`.
     pub tables: String,
@@ -75,8 +75,8 @@ impl Places {
         }
         text += &format!("\n{}\n", config.tables);
         text += &format!("\n[control]\nsocket = {:?}\n", self.socket);
-        // Port 0 of loopback would be a surprise for nobody, but an unused one is what most tests want.
-        text += &format!("\n[metrics]\nlisten = {:?}\n", config.metrics.unwrap_or("127.0.0.1:9742"));
+        let metrics = config.metrics.map_or_else(|| "false".to_owned(), |address| format!("{address:?}"));
+        text += &format!("\n[metrics]\nlisten = {metrics}\n");
         text += &format!("\n[state]\ndirectory = {:?}\n", self.state);
         text + &format!("\n[pins]\ndirectory = {:?}\n", self.pins)
     }

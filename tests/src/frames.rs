@@ -28,6 +28,11 @@ pub fn udp_to(source: IpAddr, port: u16, len: usize) -> Vec<u8> {
     framed(&[], &[ip(source), Udp { destination: port, ..default() }.into(), Bytes::from(payload).into()])
 }
 
+/// A UDP datagram that sockets take: its checksum is right.
+pub fn udp_with(source: IpAddr, port: u16, payload: &[u8]) -> Vec<u8> {
+    framed(&[], &[ip(source), Udp { destination: port, ..default() }.into(), Bytes::from(payload).into()])
+}
+
 /// The same frame from another hardware address.
 pub fn sent_by(mut frame: Vec<u8>, sender: Mac) -> Vec<u8> {
     frame[6..12].copy_from_slice(&sender);

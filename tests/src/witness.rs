@@ -15,7 +15,7 @@ pub struct Witness {
 
 impl Witness {
     /// Sees every packet of `interface`, before connection tracking and routing. It takes datagrams to the discard
-    /// port, once counted, off the host's hands, so that floods of them cost no answers.
+    /// port and to ports 9000 to 9999, once counted, off the host's hands, so that floods of them cost no answers.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl Witness {
                     ip saddr @blocked4 counter name blocked
                     ip6 saddr @blocked6 counter name blocked
                     jump watched
-                    udp dport 9 drop
+                    udp dport {{ 9, 9000-9999 }} drop
                 }}
             }}"
         ))?;
