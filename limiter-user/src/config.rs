@@ -1,6 +1,12 @@
 //! The configuration: checked values, grouped by the part that receives them.
 
+pub mod lists;
+
+mod file;
 mod problem;
+mod reader;
+mod rules;
+mod units;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,8 +22,7 @@ pub use problem::{Problem, Problems};
 ///
 /// Everything that is wrong with `text`, each with its place in `file`.
 pub fn parse(text: &str, file: &Path) -> Result<Config, Problems> {
-    let _ = (text, file);
-    todo!()
+    file::parse(text, file)
 }
 
 /// A configuration that was checked as a whole. See `config.example.toml` for what may be written.
@@ -105,3 +110,6 @@ pub struct Control {
     /// Group whose members may operate, beside root.
     pub group: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

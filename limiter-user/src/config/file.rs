@@ -1,0 +1,259 @@
+//! The keys of the configuration file: what each may be, and what it is when it is absent.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use limiter_common::Prefix;
+use limiter_common::abi::{
+    ADDRESSES_V4, ADDRESSES_V6, Limits, MAX_INTERFACES, PREFIXES_V4, PREFIXES_V6, SLOTS,
+};
+use limiter_common::slots::WAYS;
+use toml::de::DeTable;
+
+use super::problem::Problems;
+use super::reader::{self, Report, Table, Value, nearest};
+use super::rules::{self, WrittenRule};
+use super::{Action, Capacity, Config, Control, Interface, List, Mode};
+
+const SOCKET: &str = "/run/limiter/limiter.sock";
+const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9742);
+const STATE: &str = "/var/lib/limiter";
+const PINS: &str = "/sys/fs/bpf/limiter";
+
+/// Entries that a table may have: what fits in the memory of a large machine.
+const MAX_ENTRIES: u64 = 1 << 26;
+/// The longest name of an interface: `IFNAMSIZ` less its NUL.
+const MAX_INTERFACE_NAME: usize = 15;
+/// The longest name of a list or rule.
+const MAX_NAME: usize = 64;
+/// The longest path of a Unix socket: `sun_path` less its NUL.
+const MAX_SOCKET_PATH: usize = 107;
+
+pub(super) fn parse(text: &str, file: &Path) -> Result<Config, Problems> {
+    let report = Report::default();
+    let (document, errors) = DeTable::parse_recoverable(text);
+    // What follows an error of syntax may not be what was meant, so it is not judged.
+    reader::syntax(&errors, text, &report);
+    let config = errors.is_empty().then(|| config(Table::root(&document, &report)));
+    match (report.into_problems(text, file), config) {
+        (None, Some(config)) => Ok(config),
+        (problems, _) => Err(problems.unwrap_or(Problems { file: file.to_owned(), problems: Vec::new() })),
+    }
+}
+
+/// What is wrong is reported and left out of the result.
+fn config(mut root: Table<'_>) -> Config {
+    let protected = root.optional("protected").map(|value| prefixes(&value)).unwrap_or_default();
+    let mut interfaces = interfaces(&mut root);
+    let lists = lists(&mut root);
+    let names: Vec<String> = interfaces.iter().map(|interface| interface.name.clone()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut taken = Names::default();
+    let mut rules: Vec<WrittenRule<'_>> = Vec::new();
+    for mut table in root.tables("rule") {
+        let name = name(&mut table, &mut taken, "a name for the rule, like \"dns\"");
+        rules.extend(rules::read(table, name, &names));
+    }
+    rules::compile(&rules, &mut interfaces);
+
+    let capacity = capacity(root.section("capacity"));
+    let control = control(root.section("control"));
+    let metrics = metrics(root.section("metrics"));
+    let state_directory = directory(root.section("state"), STATE);
+    let pins_directory = directory(root.section("pins"), PINS);
+    root.finish();
+    Config { protected, interfaces, lists, capacity, control, metrics, state_directory, pins_directory }
+}
+
+/// Names that were used already, each with its key.
+#[derive(Debug, Default)]
+struct Names(Vec<(String, String)>);
+
+impl Names {
+    /// Whether `name` is new; a problem if not.
+    fn take(&mut self, name: &str, value: &Value<'_>) -> bool {
+        match self.0.iter().find(|(taken, _)| taken == name) {
+            Some((_, key)) => {
+                value.problem(format!("\"{name}\" is also the name of {}", key.trim_end_matches(".name")));
+                false
+            }
+            None => {
+                self.0.push((name.to_owned(), value.key.clone()));
+                true
+            }
+        }
+    }
+}
+
+fn prefixes(value: &Value<'_>) -> Vec<Prefix> {
+    let what = "prefixes, like [\"192.0.2.1\", \"10.0.0.0/8\"]";
+    let prefix = |value: &Value<'_>| {
+        let text = value.string("a prefix, like \"192.0.2.1\" or \"10.0.0.0/8\"")?;
+        match text.parse() {
+            Ok(prefix) => Some(prefix),
+            Err(error) => {
+                value.problem(format!("{text:?} is no prefix: {error}"));
+                None
+            }
+        }
+    };
+    value.array(what).unwrap_or_default().iter().filter_map(prefix).collect()
+}
+
+fn interfaces(root: &mut Table<'_>) -> Vec<Interface> {
+    let tables = root.tables("interface");
+    if tables.is_empty() && root.optional("interface").is_none() {
+        root.problem(
+            "interface",
+            "missing: nothing would be protected; add [[interface]] with name = \"eth0\"",
+        );
+    }
+    if tables.len() > MAX_INTERFACES as usize {
+        root.problem("interface", format!("{} are too many: at most {MAX_INTERFACES}", tables.len()));
+    }
+    let mut taken = Names::default();
+    let mut read = |mut table: Table<'_>| {
+        let name = interface_name(&mut table, &mut taken);
+        let mode = choice(
+            table.optional("mode"),
+            &[("native", Mode::Native), ("generic", Mode::Generic), ("auto", Mode::Auto)],
+            "how to attach: \"native\", \"generic\" or \"auto\"",
+        );
+        table.finish();
+        let mode = mode.unwrap_or_default();
+        Some(Interface { name: name?, mode, limits: Limits::NONE, limited: false, rules: Vec::new() })
+    };
+    tables.into_iter().filter_map(&mut read).collect()
+}
+
+fn interface_name(table: &mut Table<'_>, taken: &mut Names) -> Option<String> {
+    let what = "the name of an interface, like \"eth0\"";
+    let value = table.required("name", what)?;
+    let name = value.string(what)?;
+    // The kernel's dev_valid_name().
+    let fits = (1..=MAX_INTERFACE_NAME).contains(&name.len()) && name != "." && name != "..";
+    if !fits || name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
+        value.problem(format!(
+            "{name:?} cannot be an interface: expected 1 to {MAX_INTERFACE_NAME} bytes without space, `/` and `:`"
+        ));
+        return None;
+    }
+    taken.take(name, &value).then(|| name.to_owned())
+}
+
+/// The `name` of a list or rule: it appears in logs, owners and metrics.
+fn name(table: &mut Table<'_>, taken: &mut Names, what: &str) -> Option<String> {
+    let value = table.required("name", what)?;
+    let name = value.string(what)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(allowed) {
+        value.problem(format!("{name:?} cannot be a name: expected 1 to {MAX_NAME} of A-Z a-z 0-9 - _ ."));
+        return None;
+    }
+    taken.take(name, &value).then(|| name.to_owned())
+}
+
+fn lists(root: &mut Table<'_>) -> Vec<List> {
+    let mut taken = Names::default();
+    let mut read = |mut table: Table<'_>| {
+        let name = name(&mut table, &mut taken, "a name for the list, like \"drop\"");
+        let what = "what the list does: \"block\" or \"allow\"";
+        let action = table.required("action", what);
+        let action = choice(action, &[("block", Action::Block), ("allow", Action::Allow)], what);
+        let what = "the list's file, like \"/etc/limiter/drop.txt\"";
+        let file = table.required("file", what).and_then(|value| path(&value, what));
+        table.finish();
+        Some(List { name: name?, action: action?, file: file? })
+    };
+    root.tables("list").into_iter().filter_map(&mut read).collect()
+}
+
+/// One of a few words.
+fn choice<T: Copy>(value: Option<Value<'_>>, words: &[(&str, T)], what: &str) -> Option<T> {
+    let value = value?;
+    let text = value.string(what)?;
+    if let Some((_, choice)) = words.iter().find(|(word, _)| *word == text) {
+        return Some(*choice);
+    }
+    let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    match nearest(text, &words) {
+        Some(near) => value.problem(format!("{text:?} is not known; did you mean \"{near}\"?")),
+        None => value.problem(format!("{text:?} is not known; expected {what}")),
+    }
+    None
+}
+
+fn path(value: &Value<'_>, what: &str) -> Option<PathBuf> {
+    let text = value.string(what)?;
+    if !text.starts_with('/') || text.contains('\0') {
+        value.problem(format!("{text:?} is not an absolute path; expected {what}"));
+        return None;
+    }
+    Some(PathBuf::from(text))
+}
+
+fn capacity(mut table: Table<'_>) -> Capacity {
+    let mut entries =
+        |key, default| match table.optional(key).and_then(|value| value.integer(1..=MAX_ENTRIES)) {
+            Some(entries) => u32::try_from(entries).unwrap_or(u32::MAX),
+            None => default,
+        };
+    let ways = u32::try_from(WAYS).unwrap_or(1);
+    let capacity = Capacity {
+        addresses_v4: entries("addresses_v4", ADDRESSES_V4.entries),
+        addresses_v6: entries("addresses_v6", ADDRESSES_V6.entries),
+        prefixes_v4: entries("prefixes_v4", PREFIXES_V4.entries),
+        prefixes_v6: entries("prefixes_v6", PREFIXES_V6.entries),
+        sources: entries("sources", SLOTS.entries * ways),
+    };
+    table.finish();
+    capacity
+}
+
+fn control(mut table: Table<'_>) -> Control {
+    let what = "a path for the control socket, like \"/run/limiter/limiter.sock\"";
+    let socket = table.optional("socket").and_then(|value| {
+        let socket = path(&value, what)?;
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            value.problem(format!(
+                "longer than the {MAX_SOCKET_PATH} bytes that the kernel takes for a socket"
+            ));
+        }
+        Some(socket)
+    });
+    let what = "the name of a group whose members may operate, like \"limiter\"";
+    let group = table.optional("group").and_then(|value| {
+        let group = value.string(what)?;
+        if group.is_empty() || group.contains([':', ',', '\n', '\0']) {
+            value.problem(format!("{group:?} cannot be a group; expected {what}, or leave it out"));
+        }
+        Some(group.to_owned())
+    });
+    table.finish();
+    Control { socket: socket.unwrap_or_else(|| PathBuf::from(SOCKET)), group }
+}
+
+fn metrics(mut table: Table<'_>) -> Option<SocketAddr> {
+    let listen = table.optional("listen");
+    table.finish();
+    let Some(value) = listen else {
+        return Some(METRICS);
+    };
+    if value.is_false() || value.as_string() == Some("") {
+        return None;
+    }
+    let what = "an address and port, like \"127.0.0.1:9742\", or false for no metrics";
+    let text = value.string(what)?;
+    let listen = text.parse().ok();
+    if listen.is_none() {
+        value.problem(format!("{text:?} is not {what}"));
+    }
+    listen
+}
+
+fn directory(mut table: Table<'_>, default: &str) -> PathBuf {
+    let what = format!("a directory, like \"{default}\"");
+    let found = table.optional("directory").and_then(|value| path(&value, &what));
+    table.finish();
+    found.unwrap_or_else(|| PathBuf::from(default))
+}

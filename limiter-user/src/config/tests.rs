@@ -1,0 +1,286 @@
+use std::path::Path;
+
+use limiter_common::Transport;
+use limiter_common::abi::{POLICY_ALL, POLICY_PATH_MTU};
+use limiter_common::gcra::Quota;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../config.example.toml");
+const ETH0: &str = "[[interface]]\nname = \"eth0\"\n";
+
+fn config(text: &str) -> Config {
+    parse(text, Path::new("limiter.toml")).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Compares what is said of each case with the snapshot of the test.
+#[track_caller]
+fn check(snapshot: &str, cases: &[(&str, &str)]) {
+    let mut told = String::new();
+    for (name, text) in cases {
+        let problems = match parse(text, Path::new("limiter.toml")) {
+            Ok(config) => panic!("{name} was accepted: {config:#?}"),
+            Err(problems) => problems,
+        };
+        told.push_str(&format!("-- {name}\n{problems}\n"));
+    }
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!(snapshot, told);
+    });
+}
+
+#[test]
+fn the_example_holds_every_key_with_its_default() {
+    assert_eq!(config(EXAMPLE), config(ETH0));
+    // And what is commented out in it is right too.
+    let uncommented: String = EXAMPLE
+        .lines()
+        .skip(4)
+        .map(|line| match line.strip_prefix("# ") {
+            Some(code) if code.starts_with(['[', '{', ' ', ']']) || code.contains(" = ") => {
+                format!("{code}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let full = config(&uncommented);
+    assert_eq!(full.lists.len(), 1);
+    assert_eq!(full.interfaces[0].rules[0].limits, ["200/s burst 400", "200Mbit/s burst 25000000 bytes"]);
+    assert_eq!(full.control.group.as_deref(), Some("limiter"));
+}
+
+/// The example of the design, word for word.
+#[test]
+fn a_configuration_in_use() {
+    let config = config(
+        r#"
+protected = ["192.0.2.1", "10.0.0.0/8"]        # can never be blocked
+
+[[interface]]
+name = "eth0"
+mode = "native"                                # native | generic | auto
+
+[[list]]
+name   = "drop"
+action = "block"                               # block | allow
+file   = "/etc/limiter/drop.txt"
+
+[[rule]]                                       # without match: every packet of the interface
+name  = "default"
+limit = [ { per = "source", rate = "10k/s", burst = 20000 }, { per = "source", bits = "200Mbit/s" } ]
+
+[[rule]]
+name  = "dns"
+match = { protocol = "udp", port = 53 }
+limit = [ { per = "source", rate = "200/s", burst = 400 } ]
+
+[control]
+socket = "/run/limiter/limiter.sock"
+[metrics]
+listen = "127.0.0.1:9742"
+[state]
+directory = "/var/lib/limiter"
+[pins]
+directory = "/sys/fs/bpf/limiter"
+"#,
+    );
+    assert_eq!(config.protected.len(), 2);
+    let [interface] = config.interfaces.as_slice() else { panic!("one interface") };
+    assert!(interface.limited);
+    let all = &interface.limits.policies[POLICY_ALL];
+    assert_eq!(Some(all.packets), Quota::packets(10_000, 20_000));
+    assert_eq!(Some(all.bits), Quota::bits(200_000_000, 25_000_000));
+    assert_eq!(interface.limits.policies[POLICY_PATH_MTU].packets, Quota::packets(1000, 1000).unwrap());
+    let dns = Transport { protocol: 17, port: Some(53), path_mtu: false };
+    let service = interface.limits.service(&dns).unwrap();
+    assert_eq!(Some(service.packets), Quota::packets(200, 400));
+    assert!(service.bits.is_unlimited());
+    assert_eq!(interface.limits.service(&Transport { port: Some(54), ..dns }), None);
+}
+
+#[test]
+fn rules_find_their_services_and_interfaces() {
+    let text = r#"
+interface = [ { name = "eth0" }, { name = "eth1", mode = "auto" } ]
+rule = [
+  { name = "udp", match = { protocol = 17 }, limit = [ { per = "source", rate = "3/s" } ] },
+  { name = "dns", match = { protocol = "udp", port = 53 }, limit = [ { per = "source", rate = "2/s" } ] },
+  { name = "web", interface = "eth1", match = { protocol = "tcp", port = 443 }, limit = [ { per = "source", rate = "1/s" } ] },
+]
+[metrics]
+listen = false
+"#;
+    let config = config(text);
+    assert_eq!(config.metrics, None);
+    let rate = |interface: usize, protocol, port| {
+        let transport = Transport { protocol, port, path_mtu: false };
+        config.interfaces[interface].limits.service(&transport).map(|policy| policy.packets)
+    };
+    for interface in [0, 1] {
+        assert_eq!(rate(interface, 17, Some(53)), Quota::packets(2, 2));
+        assert_eq!(rate(interface, 17, Some(54)), Quota::packets(3, 3));
+        assert_eq!(rate(interface, 17, None), Quota::packets(3, 3));
+        assert_eq!(rate(interface, 1, None), None);
+    }
+    assert_eq!(rate(0, 6, Some(443)), None);
+    assert_eq!(rate(1, 6, Some(443)), Quota::packets(1, 1));
+    assert!(config.interfaces[0].limits.policies[POLICY_ALL].packets.is_unlimited());
+}
+
+#[test]
+fn policies_keep_their_identity_exactly_as_long_as_their_rule_does() {
+    let ids = |name: &str, rate: &str, burst: &str| {
+        let text = format!(
+            "{ETH0}[[rule]]\nname = {name:?}\nlimit = [ {{ per = \"source\", rate = {rate:?}, burst = {burst} }} ]\n\
+             [[rule]]\nname = \"other\"\nmatch = {{ protocol = \"tcp\" }}\nlimit = [ {{ per = \"source\", rate = \"1/s\" }} ]"
+        );
+        let limits = config(&text).interfaces[0].limits;
+        [limits.policies[0].id, limits.policies[1].id, limits.policies[2].id]
+    };
+    let first = ids("a", "1k/s", "5");
+    assert_eq!(first, ids("a", "1000/s", "5"));
+    for changed in [ids("b", "1k/s", "5"), ids("a", "2k/s", "5"), ids("a", "1k/s", "6")] {
+        assert_ne!(first[0], changed[0]);
+        assert_eq!(first[1..], changed[1..]);
+    }
+    assert!(first.iter().all(|id| *id != 0 && *id < 1 << 31));
+    assert!(first[0] != first[1] && first[1] != first[2] && first[0] != first[2]);
+}
+
+#[test]
+fn a_bit_burst_by_default_holds_any_frame() {
+    let text =
+        format!("{ETH0}[[rule]]\nname = \"slow\"\nlimit = [ {{ per = \"source\", bits = \"8kbit/s\" }} ]");
+    assert_eq!(config(&text).interfaces[0].rules[0].limits, ["8kbit/s burst 65536 bytes"]);
+}
+
+#[test]
+fn problems_of_syntax() {
+    check(
+        "problems_of_syntax",
+        &[
+            ("not closed", "protected = [\"192.0.2.1\"\n[[interface]]\nname = \"eth0\"\n"),
+            ("no value", "[[interface]]\nname =\n"),
+            ("twice", "[control]\nsocket = \"/a\"\nsocket = \"/b\"\n"),
+            ("not TOML", "interface: eth0\n"),
+            ("two errors", "a = = 1\nb = 'x\n"),
+        ],
+    );
+}
+
+#[test]
+fn problems_of_keys_and_kinds() {
+    check(
+        "problems_of_keys_and_kinds",
+        &[
+            ("nothing", ""),
+            (
+                "unknown keys",
+                "protect = []\nfoo = 1\n[[interface]]\nname = \"eth0\"\nmodus = \"auto\"\n[control]\nsokcet = \"/x\"\n",
+            ),
+            (
+                "wrong kinds",
+                "protected = \"10.0.0.0/8\"\ncontrol = 3\n[[interface]]\nname = 0\nmode = true\n[capacity]\nsources = \"1M\"\n",
+            ),
+            ("one table instead of several", "[interface]\nname = \"eth0\"\n"),
+            ("missing", "[[interface]]\n[[list]]\n[[rule]]\n"),
+        ],
+    );
+}
+
+#[test]
+fn problems_of_values() {
+    check(
+        "problems_of_values",
+        &[
+            ("prefixes", &format!("protected = [\"192.0.2.1\", \"10.0.0.0/33\", \"router\", 7]\n{ETH0}")),
+            (
+                "interfaces",
+                "interface = [ { name = \"eth0\" }, { name = \"eth0\" }, { name = \"a/b\" }, { name = \"\" }, { name = \"sixteen-letters-\" }, { name = \"eth1\", mode = \"genric\" }, { name = \"eth2\", mode = \"offload\" } ]\n",
+            ),
+            (
+                "lists",
+                &format!(
+                    "{ETH0}[[list]]\nname = \"drop\"\naction = \"deny\"\nfile = \"drop.txt\"\n[[list]]\nname = \"drop\"\naction = \"allow\"\nfile = \"/x\"\n[[list]]\nname = \"a b\"\naction = \"block\"\nfile = \"/x\"\n"
+                ),
+            ),
+            (
+                "sections",
+                &format!(
+                    "{ETH0}[capacity]\naddresses_v4 = 0\nprefixes_v6 = 99999999\n[control]\nsocket = \"/{}\"\ngroup = \"\"\n[metrics]\nlisten = \"localhost\"\n[state]\ndirectory = \"state\"\n[pins]\ndirectory = true\n",
+                    "x".repeat(107)
+                ),
+            ),
+            ("metrics switched on without saying where", &format!("{ETH0}[metrics]\nlisten = true\n")),
+        ],
+    );
+}
+
+#[test]
+fn problems_of_rules() {
+    let rule = |body: &str| format!("{ETH0}[[rule]]\nname = \"r\"\n{body}\n");
+    let cases = [
+        ("no limit", rule("match = { protocol = \"tcp\" }")),
+        ("empty limit", rule("limit = []")),
+        ("neither and both", rule("limit = [ { per = \"source\" }, { per = \"source\", rate = \"1/s\", bits = \"1Mbit/s\" } ]")),
+        ("per", rule("limit = [ { rate = \"1/s\" }, { per = \"net\", rate = \"1/s\" } ]")),
+        (
+            "figures",
+            rule(
+                "limit = [ { per = \"source\", rate = \"10k\" }, { per = \"source\", rate = 100 }, { per = \"source\", rate = \"20M/s\" }, { per = \"source\", bits = \"200MB/s\" }, { per = \"source\", bits = \"1bit/s\", burst = \"64K\" }, { per = \"source\", rate = \"1/s\", burst = 0 } ]",
+            ),
+        ),
+        ("twice the same", rule("limit = [ { per = \"source\", rate = \"1/s\" }, { per = \"source\", rate = \"2/s\" } ]")),
+        (
+            "match",
+            format!(
+                "{}{}",
+                rule("match = { protocol = \"upd\", port = 70000 }\nlimit = [ { per = \"source\", rate = \"1/s\" } ]"),
+                "[[rule]]\nname = \"s\"\nmatch = { protocol = \"icmp\", port = 1, destination = \"::1\" }\nlimit = [ { per = \"source\", rate = \"1/s\" } ]\n[[rule]]\nname = \"t\"\nmatch = { port = 1 }\nlimit = [ { per = \"source\", rate = \"1/s\" } ]"
+            ),
+        ),
+        (
+            "interfaces",
+            rule("interface = [\"eth0\", \"eth1\", \"wlan\", \"eth0\"]\nlimit = [ { per = \"source\", rate = \"1/s\" } ]"),
+        ),
+        (
+            "rules for the same",
+            "interface = [ { name = \"eth0\" }, { name = \"eth1\" } ]\n[[rule]]\nname = \"a\"\nlimit = [ { per = \"source\", rate = \"1/s\" } ]\n[[rule]]\nname = \"b\"\ninterface = \"eth1\"\nlimit = [ { per = \"source\", rate = \"1/s\" } ]\n[[rule]]\nname = \"c\"\nmatch = { protocol = \"udp\" }\nlimit = [ { per = \"source\", rate = \"1/s\" } ]\n[[rule]]\nname = \"c\"\nmatch = { protocol = \"udp\" }\nlimit = [ { per = \"source\", rate = \"1/s\" } ]\n[[rule]]\nname = \"d\"\nmatch = { protocol = 17 }\nlimit = [ { per = \"source\", rate = \"1/s\" } ]\n".to_owned(),
+        ),
+    ];
+    let cases: Vec<(&str, &str)> = cases.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    check("problems_of_rules", &cases);
+}
+
+#[test]
+fn too_many_services() {
+    let rule = |port| {
+        format!(
+            "[[rule]]\nname = \"r{port}\"\nmatch = {{ protocol = \"tcp\", port = {port} }}\nlimit = [ {{ per = \"source\", rate = \"1/s\" }} ]\n"
+        )
+    };
+    let rules = |count| format!("{ETH0}{}", (0..count).map(rule).collect::<String>());
+    assert_eq!(config(&rules(62)).interfaces[0].limits.service_count, 62);
+    let problems = parse(&rules(63), Path::new("x")).unwrap_err();
+    assert_eq!(problems.problems[0].key, "rule[62].match");
+}
+
+/// Whatever is cut off or overwritten, there is an answer, and problems have places within the text.
+#[test]
+fn any_text_has_an_answer() {
+    let text = EXAMPLE.replace("\n# [", "\n[").replace("\n# ", "\n");
+    let cuts = (0..text.len()).filter(|at| text.is_char_boundary(*at));
+    for at in cuts {
+        for broken in [text[..at].to_owned(), format!("{}\"{}", &text[..at], &text[at..])] {
+            if let Err(problems) = parse(&broken, Path::new("x")) {
+                assert!(!problems.problems.is_empty());
+                let lines = 1 + broken.matches('\n').count();
+                assert!(problems.problems.iter().all(|problem| (1..=lines).contains(&problem.line)));
+            }
+        }
+    }
+    for nested in ["[", "{a=", "a.", "[[a", "[a.", "\u{0}", "é"] {
+        let _ = parse(&nested.repeat(10_000), Path::new("x"));
+        let _ = parse(&format!("a = {}", nested.repeat(10_000)), Path::new("x"));
+    }
+}
