@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::workspace;
 
@@ -85,7 +85,8 @@ pub(crate) fn run_behind_progress(what: &str, command: &mut Command, limit: Dura
             fs::read(&log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         let end = lines[lines.len().saturating_sub(12)..].join("\n  ");
-        bail!("{} failed ({status}); {} ends with:\n  {end}", describe(command), log.display());
+        let detail = anyhow!("{} ends with:\n  {end}", log.display());
+        return Err(detail.context(format!("{} failed ({status})", describe(command))));
     }
     Ok(())
 }

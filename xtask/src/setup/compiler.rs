@@ -40,13 +40,13 @@ pub(crate) fn ensure() -> Result<Toolchain> {
     let ways: [(&str, Way); 2] = [("rustup", by_rustup), ("Debian's packages", by_debian)];
     let mut failures = String::new();
     for (way, install) in ways {
-        match install() {
+        match install().and_then(|_| found()) {
             Ok(toolchain) => {
                 eprintln!("setup: the eBPF toolchain comes from {way} ({})", toolchain.sysroot.display());
                 return Ok(toolchain);
             }
             Err(error) => {
-                eprintln!("setup: not by {way}: {}", error.to_string().lines().next().unwrap_or_default());
+                eprintln!("setup: not by {way}: {error}");
                 failures += &format!("\n- by {way}: {error:#}");
             }
         }
@@ -57,6 +57,19 @@ pub(crate) fn ensure() -> Result<Toolchain> {
          (cargo install bpf-linker --version {BPF_LINKER} --locked); when both are there, run cargo xtask setup again",
         toolchain::pinned_channel(),
     );
+}
+
+/// What every build will find from now on, which need not be what was installed last.
+fn found() -> Result<Toolchain> {
+    let found = toolchain::find()?;
+    if !links(&found) {
+        let (sysroot, linker) = (found.sysroot.display(), found.linker.display());
+        bail!(
+            "{linker} cannot link what {sysroot} compiles; name another compiler in {}",
+            toolchain::SYSROOT_VARIABLE
+        );
+    }
+    Ok(found)
 }
 
 /// rustup has the source of its compilers, and bpf-linker can borrow the compiler's own LLVM.
