@@ -15,6 +15,8 @@ mod workspace;
 #[path = "../../limiter-ebpf/toolchain.rs"]
 mod toolchain;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Build, test and run limiter.
@@ -56,8 +58,8 @@ enum Command {
     Dist,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
         Command::Setup(arguments) => setup::setup(&arguments),
         Command::Build => build::build(),
         Command::Run(arguments) => run::run(&arguments),
@@ -66,5 +68,13 @@ fn main() -> anyhow::Result<()> {
         Command::Ebpf(command) => ebpf::ebpf(&command),
         Command::Ci => ci::ci(),
         Command::Dist => dist::dist(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by returning it from here: that would print a backtrace to people who set RUST_BACKTRACE.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
