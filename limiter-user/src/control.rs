@@ -14,4 +14,7 @@
 //!
 //! Errors are [`protocol::Problem`]s (RFC 9457) with a status of 4xx or 5xx.
 
+pub mod client;
+pub mod peers;
 pub mod protocol;
+pub mod server;

@@ -8,8 +8,14 @@
 //! ```
 
 pub mod blocklist;
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod dataplane;
 pub mod enforcer;
 pub mod host;
+mod http;
+pub mod links;
+pub mod metrics;
+pub mod telemetry;

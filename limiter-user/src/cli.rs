@@ -1,0 +1,144 @@
+//! The command line: one file per verb, each fetching over the [`Client`] and leaving the words to [`render`].
+//!
+//! Data goes to standard output and everything else to standard error. A reader that has seen enough (`| head`) is
+//! not a failure.
+
+pub mod args;
+mod counters;
+mod daemon;
+pub mod duration;
+mod explain;
+mod failure;
+mod generate;
+mod import;
+mod lists;
+pub mod packet;
+mod render;
+mod status;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::args::{Allow, Arguments, Block, Color, Command};
+use crate::cli::failure::{Exit, Failure, Stop};
+use crate::cli::render::Palette;
+use crate::config::Action;
+use crate::control::client::Client;
+
+pub use crate::cli::generate::{completions, man_pages};
+
+/// What a command needs: the daemon, and how to print.
+struct Session<W> {
+    client: Client,
+    out: W,
+    json: bool,
+    palette: Palette,
+    /// Where the caller is logged in from, if by SSH.
+    ssh_peer: Option<String>,
+}
+
+impl<W: Write> Session<W> {
+    fn json(&mut self, value: &impl serde::Serialize) -> Result<(), Stop> {
+        serde_json::to_writer(&mut self.out, value).map_err(io::Error::from)?;
+        writeln!(self.out)?;
+        Ok(())
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.global.json;
+    match run(arguments) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // If not even this can be said, the exit code says it.
+            let _ = failure.print(json, &mut io::stderr().lock());
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
+    let mut session = Session {
+        client: Client::new(arguments.global.socket),
+        out: io::BufWriter::new(io::stdout().lock()),
+        json: arguments.global.json,
+        palette: Palette { enabled: coloured(arguments.global.color) },
+        ssh_peer: ssh_peer(std::env::var("SSH_CONNECTION").ok().as_deref()),
+    };
+    let outcome = runtime.block_on(command(&mut session, arguments.command));
+    // Reading standard input blocks a thread of the runtime that cannot be interrupted.
+    runtime.shutdown_background();
+    let outcome = outcome.and_then(|exit| {
+        session.out.flush()?;
+        Ok(exit)
+    });
+    match outcome {
+        Ok(exit) => Ok(exit),
+        Err(Stop::SeenEnough) => Ok(Exit::Ok),
+        Err(Stop::Failure(failure)) => {
+            // What was printed before the failure is not lost.
+            let _ = session.out.flush();
+            Err(failure)
+        }
+    }
+}
+
+async fn command(session: &mut Session<impl Write>, command: Command) -> Result<Exit, Stop> {
+    match command {
+        Command::Block(Block::Add(add)) => lists::add(session, Action::Block, &add).await,
+        Command::Block(Block::Remove(remove)) => lists::remove(session, Action::Block, &remove).await,
+        Command::Block(Block::List) => lists::list(session, Action::Block).await,
+        Command::Block(Block::Export) => lists::export(session).await,
+        Command::Block(Block::Test { address }) => explain::test(session, address).await,
+        Command::Block(Block::Import(import)) => import::import(session, &import).await,
+        Command::Allow(Allow::Add(add)) => lists::add(session, Action::Allow, &add).await,
+        Command::Allow(Allow::Remove(remove)) => lists::remove(session, Action::Allow, &remove).await,
+        Command::Allow(Allow::List) => lists::list(session, Action::Allow).await,
+        Command::Status => status::status(session).await,
+        Command::Counters(counters) => counters::counters(session, &counters).await,
+        Command::Explain(explain) => explain::explain(session, &explain).await,
+        Command::Reload => daemon::reload(session).await,
+        Command::Detach(detach) => daemon::detach(session, detach).await,
+        Command::Completions { shell } => {
+            completions(shell, &mut session.out);
+            Ok(Exit::Ok)
+        }
+        Command::Man { directory } => {
+            man_pages(&directory).map_err(|error| {
+                Failure::failed(format_args!("cannot write man pages to {}: {error}", directory.display()))
+            })?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn coloured(color: Color) -> bool {
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        // https://no-color.org: set and not empty.
+        Color::Auto => {
+            std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && io::stdout().is_terminal()
+        }
+    }
+}
+
+/// The client's address in `SSH_CONNECTION`: the first of four words (sshd's environment, ssh(1)).
+fn ssh_peer(connection: Option<&str>) -> Option<String> {
+    let peer = connection?.split_ascii_whitespace().next()?;
+    // A link-local peer has a zone behind it.
+    let address = peer.split_once('%').map_or(peer, |(address, _)| address);
+    address.parse::<std::net::IpAddr>().ok()?;
+    Some(address.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

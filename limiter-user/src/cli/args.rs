@@ -1,0 +1,283 @@
+//! What may be written on the command line of `limiter`. Types only; examples come first in each verb's `--help`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use limiter_common::{Address, Prefix};
+
+use crate::cli::duration::Lifetime;
+use crate::cli::packet::PacketKind;
+
+/// Where `limiterd` listens unless configured otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/limiter/limiter.sock";
+/// Where `limiterd` pins unless configured otherwise.
+pub const DEFAULT_PINS: &str = "/sys/fs/bpf/limiter";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not reachable, 4 not authorised,
+5 not found or `test` says not blocked, 6 refused by a guard.";
+
+/// Block addresses at the driver, see what is dropped, and ask why
+///
+/// Examples:
+///   limiter block add 192.0.2.7 --for 1h --reason "login flood"
+///   limiter block import drop.txt
+///   limiter explain 192.0.2.7 udp/53
+///   limiter status
+#[derive(Debug, Parser)]
+#[command(
+    name = "limiter", version, verbatim_doc_comment, arg_required_else_help = true,
+    subcommand_required = true, after_help = EXIT_CODES, max_term_width = 100
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The daemon's control socket
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Print JSON, which is stable, instead of tables, which are not
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When to colour; NO_COLOR is honoured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Block addresses and prefixes, and see what is blocked
+    #[command(subcommand)]
+    Block(Block),
+    /// Allow addresses and prefixes whatever blocks them
+    #[command(subcommand)]
+    Allow(Allow),
+    /// Whether everything is protected
+    ///
+    /// Examples:
+    ///   limiter status
+    ///   limiter status --json
+    ///
+    /// Exits with 0 only if the daemon is ready: its lists are loaded and every configured interface is protected.
+    #[command(verbatim_doc_comment)]
+    Status,
+    /// What was passed and dropped, by interface and reason
+    ///
+    /// Examples:
+    ///   limiter counters
+    ///   limiter counters --all --json
+    #[command(verbatim_doc_comment)]
+    Counters(Counters),
+    /// What happens to packets of an address, and why
+    ///
+    /// Examples:
+    ///   limiter explain 192.0.2.7
+    ///   limiter explain 192.0.2.7 udp/53
+    ///   limiter explain 2001:db8::1 icmpv6 --interface eth0
+    ///
+    /// Runs the decision that the kernel runs, on what the daemon knows, and names every entry that has a say.
+    #[command(verbatim_doc_comment)]
+    Explain(Explain),
+    /// Read the configuration and its lists again
+    ///
+    /// Examples:
+    ///   limiter reload
+    ///
+    /// A configuration with a problem changes nothing.
+    #[command(verbatim_doc_comment)]
+    Reload,
+    /// Take protection off interfaces
+    ///
+    /// Examples:
+    ///   limiter detach eth0
+    ///   limiter detach
+    ///
+    /// Without a name, off all. Nothing else does this: protection outlives the daemon. Works with the daemon dead,
+    /// as root. A living daemon keeps off these interfaces until it is reloaded or restarted.
+    #[command(verbatim_doc_comment)]
+    Detach(Detach),
+    /// Print a script that completes commands in a shell
+    #[command(hide = true)]
+    Completions { shell: Shell },
+    /// Write man pages into a directory
+    #[command(hide = true)]
+    Man { directory: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Block {
+    /// Block addresses or prefixes
+    ///
+    /// Examples:
+    ///   limiter block add 192.0.2.7
+    ///   limiter block add 192.0.2.7 2001:db8:bad::/48 --for 4h --reason "scanner"
+    ///   generate-offenders | limiter block add - --for 10m
+    ///
+    /// All of them or none. What is blocked already gets the new reason and end.
+    #[command(verbatim_doc_comment)]
+    Add(Add),
+    /// Take blocks off again
+    ///
+    /// Examples:
+    ///   limiter block remove 192.0.2.7
+    ///   limiter block remove 192.0.2.7 2001:db8:bad::/48
+    ///
+    /// Exits with 5 if one was not there; the others are removed.
+    #[command(verbatim_doc_comment)]
+    Remove(Remove),
+    /// List blocks
+    ///
+    /// Examples:
+    ///   limiter block list
+    ///   limiter block list --json | jq -r .prefix
+    ///
+    /// As JSON, one object a line.
+    #[command(verbatim_doc_comment)]
+    List,
+    /// Whether an address is dropped by a block
+    ///
+    /// Examples:
+    ///   limiter block test 192.0.2.7 && echo dropped
+    ///
+    /// Exits with 0 if it is, and says by which entry; with 5 if not.
+    #[command(verbatim_doc_comment)]
+    Test { address: Address },
+    /// Block every address and prefix in a file
+    ///
+    /// Examples:
+    ///   limiter block import drop.txt --for 7d --reason "feed of today"
+    ///   curl -s https://example.org/drop.txt | limiter block import -
+    ///
+    /// One a line; `#` and `;` start comments. All of them or none.
+    #[command(verbatim_doc_comment)]
+    Import(Import),
+    /// Print blocks in the form that import reads
+    ///
+    /// Examples:
+    ///   limiter block export > blocks.txt
+    ///
+    /// The operator's own blocks, one a line; what lists block stays in their files. Ends and reasons are
+    /// comments. With --json the same as list.
+    #[command(verbatim_doc_comment)]
+    Export,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Allow {
+    /// Allow addresses or prefixes, whatever blocks them
+    ///
+    /// Examples:
+    ///   limiter allow add 203.0.113.10 --reason "monitoring"
+    ///   limiter allow add 198.51.100.0/24 --for 1h
+    ///
+    /// Allow wins over block, whatever the prefix lengths, and over limits.
+    #[command(verbatim_doc_comment)]
+    Add(Add),
+    /// Take allows off again
+    ///
+    /// Examples:
+    ///   limiter allow remove 203.0.113.10
+    ///
+    /// Exits with 5 if one was not there; the others are removed.
+    #[command(verbatim_doc_comment)]
+    Remove(Remove),
+    /// List allows
+    ///
+    /// Examples:
+    ///   limiter allow list
+    #[command(verbatim_doc_comment)]
+    List,
+}
+
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Addresses or prefixes; `-` reads them from standard input
+    #[arg(required = true, value_name = "ADDRESS", value_parser = source)]
+    pub addresses: Vec<Source>,
+    /// For how long: 30s, 10m, 4h, 7d, permanent
+    #[arg(long = "for", value_name = "TIME", default_value = "permanent")]
+    pub lifetime: Lifetime,
+    /// Why, for whoever finds it later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Past the guards: own addresses, gateway, DNS, SSH peer, protected prefixes, very wide prefixes
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Addresses or prefixes; `-` reads them from standard input
+    #[arg(required = true, value_name = "ADDRESS", value_parser = source)]
+    pub addresses: Vec<Source>,
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A file; `-` reads standard input
+    pub file: PathBuf,
+    /// For how long: 30s, 10m, 4h, 7d, permanent
+    #[arg(long = "for", value_name = "TIME", default_value = "permanent")]
+    pub lifetime: Lifetime,
+    /// Why, for whoever finds it later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Past the guards: own addresses, gateway, DNS, SSH peer, protected prefixes, very wide prefixes
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Counters {
+    /// Show reasons that never happened, too
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    pub address: Address,
+    /// tcp, udp, sctp, icmp, icmpv6 or a number, and the destination port: udp/53
+    #[arg(value_name = "PROTO/PORT")]
+    pub packet: Option<PacketKind>,
+    /// Only as seen on this interface
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// All if none is named
+    #[arg(value_name = "INTERFACE")]
+    pub interfaces: Vec<String>,
+    /// Do not ask the daemon
+    #[arg(long)]
+    pub offline: bool,
+    /// Where the daemon pins, if it cannot be asked
+    #[arg(long, value_name = "DIRECTORY", default_value = DEFAULT_PINS)]
+    pub pins: PathBuf,
+}
+
+/// Where addresses come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Prefix(Prefix),
+    Stdin,
+}
+
+fn source(text: &str) -> Result<Source, limiter_common::prefix::InvalidPrefix> {
+    if text == "-" { Ok(Source::Stdin) } else { text.parse().map(Source::Prefix) }
+}

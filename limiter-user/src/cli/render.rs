@@ -1,0 +1,291 @@
+//! Tables for people, from the types of the protocol. Pure: writes where it is told to.
+//!
+//! Whatever comes from elsewhere (reasons, names, messages) goes through [`printable`], so that nobody can steer the
+//! operator's terminal.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, Write};
+
+use crate::cli::duration::rough;
+use crate::cli::packet::PacketKind;
+use crate::config::Action;
+use crate::control::protocol::{Claim, Counters, Explanation, ReasonCount, Status};
+
+/// Text without control characters and without marks that reorder what is shown (Unicode's bidirectional controls):
+/// each becomes an escape.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| if harmful(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
+/// Colours, if there is somebody to see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Palette {
+    pub(super) enabled: bool,
+}
+
+impl Palette {
+    pub(super) const PLAIN: Self = Self { enabled: false };
+
+    pub(super) fn good<T: fmt::Display>(self, text: T) -> Painted<T> {
+        self.paint("32", text)
+    }
+
+    pub(super) fn bad<T: fmt::Display>(self, text: T) -> Painted<T> {
+        self.paint("31", text)
+    }
+
+    pub(super) fn warning<T: fmt::Display>(self, text: T) -> Painted<T> {
+        self.paint("33", text)
+    }
+
+    pub(super) fn heading<T: fmt::Display>(self, text: T) -> Painted<T> {
+        self.paint("1", text)
+    }
+
+    fn paint<T: fmt::Display>(self, code: &'static str, text: T) -> Painted<T> {
+        Painted { code: self.enabled.then_some(code), text }
+    }
+}
+
+/// A text in a colour (ECMA-48 SGR). Padding counts the text alone.
+pub(super) struct Painted<T> {
+    code: Option<&'static str>,
+    text: T,
+}
+
+impl<T: fmt::Display> fmt::Display for Painted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text.to_string();
+        let missing = f.width().unwrap_or(0).saturating_sub(text.chars().count());
+        match self.code {
+            Some(code) => write!(f, "\x1b[{code}m{text}\x1b[0m")?,
+            None => f.write_str(&text)?,
+        }
+        write!(f, "{:missing$}", "")
+    }
+}
+
+/// From here on a table's fill level is worth a colour, in percent.
+const ALMOST_FULL: u64 = 85;
+
+/// Columns of a list have fixed widths, since it streams; the free text comes last.
+pub(super) fn list_heading(out: &mut impl Write, palette: Palette) -> io::Result<()> {
+    let line = format!("{:<24} {:<18} {:<12} {}", "PREFIX", "OWNER", "EXPIRES", "REASON");
+    writeln!(out, "{}", palette.heading(line))
+}
+
+pub(super) fn list_row(out: &mut impl Write, palette: Palette, claim: &Claim) -> io::Result<()> {
+    let expires = claim.seconds_left.map_or_else(|| "never".to_owned(), |left| format!("in {}", rough(left)));
+    write!(out, "{:<24} {:<18} ", claim.prefix, printable(&claim.owner))?;
+    let reason = claim.reason.as_deref().map_or(Cow::Borrowed("-"), printable);
+    if claim.allowed {
+        writeln!(out, "{expires:<12} {} {reason}", palette.warning("(allowed, so not dropped)"))
+    } else {
+        writeln!(out, "{expires:<12} {reason}")
+    }
+}
+
+/// What `import` reads: the end and the reason as a comment.
+pub(super) fn export_row(out: &mut impl Write, claim: &Claim) -> io::Result<()> {
+    let comment = [
+        claim.expires.as_ref().map(|expires| format!("until {expires}")),
+        claim.reason.as_deref().map(|reason| printable(reason).into_owned()),
+    ];
+    let comment: Vec<_> = comment.into_iter().flatten().collect();
+    if comment.is_empty() {
+        writeln!(out, "{}", claim.prefix)
+    } else {
+        writeln!(out, "{} # {}", claim.prefix, comment.join(": "))
+    }
+}
+
+pub(super) fn explanation(out: &mut impl Write, palette: Palette, is: &Explanation) -> io::Result<()> {
+    write!(out, "{}", is.address)?;
+    if let Some(protocol) = is.protocol {
+        write!(out, " {}", PacketKind { protocol, port: is.port })?;
+    }
+    let verdict = if is.action == "drop" { palette.bad("dropped") } else { palette.good("passed") };
+    writeln!(out, ": {verdict} ({}): {}", is.reason, printable(&is.text))?;
+    if !is.claims.is_empty() {
+        writeln!(out)?;
+    }
+    for claim in &is.claims {
+        claim_sentence(out, palette, claim)?;
+    }
+    if !is.limits.is_empty() {
+        writeln!(out)?;
+    }
+    for limit in &is.limits {
+        writeln!(
+            out,
+            "limited on {} by rule {}: {}",
+            printable(&limit.interface),
+            printable(&limit.rule),
+            printable(&limit.limit)
+        )?;
+    }
+    Ok(())
+}
+
+/// One claim in words: whose, why, until when.
+pub(super) fn claim_sentence(out: &mut impl Write, palette: Palette, claim: &Claim) -> io::Result<()> {
+    let action = match claim.action {
+        Action::Block => palette.bad("blocked"),
+        Action::Allow => palette.good("allowed"),
+    };
+    write!(out, "{action} by {}: {}", printable(&claim.owner), claim.prefix)?;
+    match (&claim.expires, claim.seconds_left) {
+        (Some(expires), Some(left)) => write!(out, ", for another {} (until {expires})", rough(left))?,
+        (Some(expires), None) => write!(out, ", until {expires}")?,
+        (None, _) => write!(out, ", for good")?,
+    }
+    write!(out, ", since {}", claim.created)?;
+    if let Some(actor) = &claim.actor {
+        write!(out, " by {}", printable(actor))?;
+    }
+    if let Some(reason) = &claim.reason {
+        write!(out, ": {}", printable(reason))?;
+    }
+    if claim.allowed {
+        write!(out, " {}", palette.warning("(allowed, so not dropped)"))?;
+    }
+    writeln!(out)
+}
+
+pub(super) fn status(out: &mut impl Write, palette: Palette, status: &Status) -> io::Result<()> {
+    let ready = if status.ready { palette.good("ready") } else { palette.bad("not ready") };
+    writeln!(
+        out,
+        "{ready}: limiterd {} (ABI {}), pid {}, since {}",
+        printable(&status.version),
+        status.abi,
+        status.pid,
+        printable(&status.started)
+    )?;
+    writeln!(
+        out,
+        "{}, {}",
+        counted(status.blocks, "blocked prefix", "blocked prefixes"),
+        counted(status.allows, "allowed prefix", "allowed prefixes")
+    )?;
+
+    if !status.interfaces.is_empty() {
+        writeln!(out)?;
+        writeln!(
+            out,
+            "{}",
+            palette.heading(format!("{:<16} {:<14} {:<8} FRAGS", "INTERFACE", "PROTECTED", "MODE"))
+        )?;
+    }
+    for interface in &status.interfaces {
+        let protected =
+            if interface.protected { palette.good("protected") } else { palette.bad("NOT PROTECTED") };
+        writeln!(
+            out,
+            "{:<16} {protected:<14} {:<8} {}",
+            printable(&interface.name),
+            interface.mode.as_deref().unwrap_or("-"),
+            if interface.frags { "yes" } else { "no" },
+        )?;
+        if let Some(problem) = &interface.problem {
+            writeln!(out, "  {}", printable(problem))?;
+        }
+    }
+
+    if !status.tables.is_empty() {
+        writeln!(out)?;
+        let line = format!("{:<16} {:>12} {:>12} {:>5}", "TABLE", "ENTRIES", "CAPACITY", "FULL");
+        writeln!(out, "{}", palette.heading(line))?;
+    }
+    for table in &status.tables {
+        let percent = table.entries.saturating_mul(100).checked_div(table.capacity).unwrap_or(0);
+        let full = format!("{percent:>4}%");
+        let full = if percent >= ALMOST_FULL { palette.warning(full).to_string() } else { full };
+        writeln!(
+            out,
+            "{:<16} {:>12} {:>12} {full}",
+            table.table,
+            grouped(table.entries),
+            grouped(table.capacity)
+        )?;
+    }
+
+    if !status.lists.is_empty() {
+        writeln!(out)?;
+        let line = format!("{:<16} {:<8} {:>12}", "LIST", "ACTION", "ENTRIES");
+        writeln!(out, "{}", palette.heading(line))?;
+    }
+    for list in &status.lists {
+        let action = match list.action {
+            Action::Block => "block",
+            Action::Allow => "allow",
+        };
+        writeln!(out, "{:<16} {action:<8} {:>12}", printable(&list.name), grouped(list.entries))?;
+        if let Some(problem) = &list.problem {
+            writeln!(out, "  {}", palette.warning(printable(problem)))?;
+        }
+    }
+
+    if !status.warnings.is_empty() {
+        writeln!(out)?;
+    }
+    for warning in &status.warnings {
+        writeln!(out, "{} {}", palette.warning("warning:"), printable(warning))?;
+    }
+    Ok(())
+}
+
+/// Rows without packets are left out unless `all`.
+pub(super) fn counters(
+    out: &mut impl Write,
+    palette: Palette,
+    counters: &Counters,
+    all: bool,
+) -> io::Result<()> {
+    let line =
+        format!("{:<16} {:<6} {:<22} {:>20} {:>24}", "INTERFACE", "ACTION", "REASON", "PACKETS", "BYTES");
+    writeln!(out, "{}", palette.heading(line))?;
+    let shown = |count: &&ReasonCount| all || count.packets > 0;
+    for interface in &counters.interfaces {
+        for count in interface.reasons.iter().filter(shown) {
+            let action =
+                if count.action == "drop" { palette.bad(&count.action) } else { palette.good(&count.action) };
+            writeln!(
+                out,
+                "{:<16} {action:<6} {:<22} {:>20} {:>24}",
+                printable(&interface.interface),
+                count.reason,
+                grouped(count.packets),
+                grouped(count.bytes)
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// `1,000,000`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.char_indices() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number with its noun.
+pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}

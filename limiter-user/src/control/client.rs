@@ -1,0 +1,358 @@
+//! The other end of the control socket. One connection per request: the socket is local, and a command makes one.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::config::Action;
+use crate::control::protocol::{
+    AddRequest, AddResponse, Claim, Counters, DetachRequest, Detached, Explanation, Problem, ProblemKind,
+    Reloaded, RemoveRequest, RemoveResponse, Status,
+};
+
+/// A daemon that has not accepted the connection by then is stuck.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest line of a stream: a claim with the longest reason is far below.
+const MAX_LINE: usize = 1 << 20;
+/// An answer that is not a stream: `explain` with many claims is the largest.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Nobody listens.
+    Unreachable { socket: PathBuf, error: io::Error },
+    /// The socket may not be opened.
+    Denied { socket: PathBuf },
+    /// The daemon said no.
+    Refused(Problem),
+    /// The connection broke, or the answer was not one of limiterd's.
+    Broken(String),
+    /// What was to be sent could not be read.
+    Input(io::Error),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { socket, error } => write!(
+                f,
+                "cannot reach the daemon at {}: {error}; is limiterd running? try: systemctl status limiterd",
+                socket.display()
+            ),
+            Self::Denied { socket } => write!(
+                f,
+                "not allowed to use {}; run as root, or as a member of the group in [control] of the configuration",
+                socket.display()
+            ),
+            Self::Refused(problem) => f.write_str(&problem.detail),
+            Self::Broken(what) => write!(f, "the daemon did not answer properly: {what}"),
+            Self::Input(error) => write!(f, "cannot read the input: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+/// How an import is to be made: its query.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    pub seconds: Option<u64>,
+    pub reason: Option<String>,
+    pub force: bool,
+    pub ssh_peer: Option<String>,
+}
+
+type Body = BoxBody<Bytes, io::Error>;
+
+/// Speaks to one daemon.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub async fn add(&self, action: Action, request: &AddRequest) -> Result<AddResponse, ClientError> {
+        self.post(collection(action), request).await
+    }
+
+    pub async fn remove(
+        &self,
+        action: Action,
+        request: &RemoveRequest,
+    ) -> Result<RemoveResponse, ClientError> {
+        self.post(&format!("{}/remove", collection(action)), request).await
+    }
+
+    /// Sends `lines`, one prefix a line, as they come.
+    pub async fn import(
+        &self,
+        lines: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static,
+        options: &ImportOptions,
+    ) -> Result<AddResponse, ClientError> {
+        let mut query = Query::new("/v1/blocks/import");
+        query.optional("for", options.seconds);
+        query.optional("reason", options.reason.as_deref());
+        query.optional("ssh_peer", options.ssh_peer.as_deref());
+        query.optional("force", options.force.then_some("true"));
+        // An error of the input breaks the request off, which the daemon takes for no request; the cause is kept
+        // here, since what hyper makes of it says nothing.
+        let (failed, mut failure) = tokio::sync::mpsc::channel(1);
+        let lines = lines.map(move |chunk| {
+            chunk.map(Frame::data).map_err(|error| {
+                let kind = error.kind();
+                let _ = failed.try_send(error);
+                io::Error::from(kind)
+            })
+        });
+        let body = BodyExt::boxed(StreamBody::new(lines));
+        let answer = self.send(Method::POST, &query.0, "text/plain", body).await;
+        match (answer, failure.try_recv()) {
+            (_, Ok(error)) => Err(ClientError::Input(error)),
+            (answer, Err(_)) => decode(answer?).await,
+        }
+    }
+
+    /// The claims, as the daemon sends them.
+    pub async fn list(&self, action: Action) -> Result<Lines, ClientError> {
+        let answer = self.send(Method::GET, collection(action), "", empty()).await?;
+        Ok(Lines { body: answer.into_body(), rest: Vec::new() })
+    }
+
+    pub async fn explain(
+        &self,
+        address: &str,
+        protocol: Option<u8>,
+        port: Option<u16>,
+        interface: Option<&str>,
+    ) -> Result<Explanation, ClientError> {
+        let mut query = Query::new("/v1/explain");
+        query.optional("address", Some(address));
+        query.optional("protocol", protocol);
+        query.optional("port", port);
+        query.optional("interface", interface);
+        self.get(&query.0).await
+    }
+
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    pub async fn counters(&self) -> Result<Counters, ClientError> {
+        self.get("/v1/counters").await
+    }
+
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        decode(self.send(Method::POST, "/v1/reload", "", empty()).await?).await
+    }
+
+    pub async fn detach(&self, request: &DetachRequest) -> Result<Detached, ClientError> {
+        self.post("/v1/detach", request).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        decode(self.send(Method::GET, path, "", empty()).await?).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Broken(error.to_string()))?;
+        let body = BodyExt::boxed(Full::new(Bytes::from(body)).map_err(|never| match never {}));
+        decode(self.send(Method::POST, path, "application/json", body).await?).await
+    }
+
+    /// Sends a request; an answer that is not a success is an error already.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Body,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let stream = self.connect().await?;
+        let broken = |error: hyper::Error| ClientError::Broken(describe(&error));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // Ends with the answer's body, or with this process.
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "limiter");
+        if !content_type.is_empty() {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        let request = request.body(body).map_err(|error| ClientError::Broken(error.to_string()))?;
+        let answer = sender.send_request(request).await.map_err(broken)?;
+        if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        let connected = tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket)).await;
+        let error = match connected {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::new(io::ErrorKind::TimedOut, "it does not accept connections"),
+        };
+        let socket = self.socket.clone();
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            Err(ClientError::Denied { socket })
+        } else {
+            Err(ClientError::Unreachable { socket, error })
+        }
+    }
+}
+
+/// A list as it arrives, one claim at a time.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// The claims of the next piece; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon breaks off: what came so far is not the whole list.
+    pub async fn next(&mut self) -> Result<Option<Vec<Claim>>, ClientError> {
+        loop {
+            let Some(frame) = self.body.frame().await else {
+                return if self.rest.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(ClientError::Broken("the list ends in the middle of a line".to_owned()))
+                };
+            };
+            let frame = frame.map_err(|error| ClientError::Broken(describe(&error)))?;
+            let Ok(data) = frame.into_data() else { continue };
+            self.rest.extend_from_slice(&data);
+            let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+                if self.rest.len() > MAX_LINE {
+                    return Err(ClientError::Broken("a line of the list is too long".to_owned()));
+                }
+                continue;
+            };
+            let later = self.rest.split_off(end + 1);
+            let lines = std::mem::replace(&mut self.rest, later);
+            let claims = lines
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .map(|line| {
+                    serde_json::from_slice(line)
+                        .map_err(|error| ClientError::Broken(format!("a line of the list: {error}")))
+                })
+                .collect::<Result<Vec<Claim>, _>>()?;
+            return Ok(Some(claims));
+        }
+    }
+}
+
+fn collection(action: Action) -> &'static str {
+    match action {
+        Action::Block => "/v1/blocks",
+        Action::Allow => "/v1/allows",
+    }
+}
+
+fn empty() -> Body {
+    BodyExt::boxed(http_body_util::Empty::new().map_err(|never| match never {}))
+}
+
+async fn decode<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T, ClientError> {
+    let body = collect(answer).await?;
+    serde_json::from_slice(&body)
+        .map_err(|error| ClientError::Broken(format!("{error}; are limiter and limiterd of one version?")))
+}
+
+async fn refusal(answer: Response<Incoming>) -> ClientError {
+    let status = answer.status();
+    let body = match collect(answer).await {
+        Ok(body) => body,
+        Err(error) => return error,
+    };
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => ClientError::Refused(problem),
+        Err(_) if status == StatusCode::NOT_FOUND => ClientError::Broken(
+            "it does not know this request; are limiter and limiterd of one version?".to_owned(),
+        ),
+        Err(_) => ClientError::Refused(Problem {
+            kind: ProblemKind::Failed,
+            title: "failed".to_owned(),
+            status: status.as_u16(),
+            detail: format!("the daemon answered {status}"),
+            items: Vec::new(),
+        }),
+    }
+}
+
+async fn collect(answer: Response<Incoming>) -> Result<Bytes, ClientError> {
+    let body = http_body_util::Limited::new(answer.into_body(), MAX_ANSWER);
+    body.collect().await.map(|body| body.to_bytes()).map_err(|error| ClientError::Broken(error.to_string()))
+}
+
+/// An error with its causes: hyper's own text leaves them out.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// A path with a query in percent-encoding (RFC 3986 section 2.1).
+struct Query(String);
+
+impl Query {
+    fn new(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
+    fn optional(&mut self, name: &str, value: Option<impl fmt::Display>) {
+        let Some(value) = value else { return };
+        self.0.push(if self.0.contains('?') { '&' } else { '?' });
+        self.0.push_str(name);
+        self.0.push('=');
+        for byte in value.to_string().bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    self.0.push(char::from(byte));
+                }
+                other => self.0.push_str(&format!("%{other:02X}")),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_encoded() {
+        let mut query = Query::new("/v1/explain");
+        query.optional("address", Some("2001:db8::1"));
+        query.optional("port", None::<u16>);
+        query.optional("reason", Some("a b&c=d/ü"));
+        assert_eq!(query.0, "/v1/explain?address=2001%3Adb8%3A%3A1&reason=a%20b%26c%3Dd%2F%C3%BC");
+    }
+}

@@ -1,0 +1,358 @@
+//! Requests to answers. The table is in [`crate::control`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use futures_util::stream;
+use hyper::body::Bytes;
+use serde::Deserialize;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::body::{self, invalid};
+use super::{Backend, Request};
+use crate::config::Action;
+use crate::control::protocol::{
+    AddRequest, AddResponse, Counters, DetachRequest, Detached, Explanation, InterfaceCounters, Problem,
+    ProblemKind, ReasonCount, Reloaded, RemoveRequest, RemoveResponse, Status,
+};
+use crate::dataplane::InterfaceCounts;
+use crate::enforcer::{self, ImportOptions, Page, Question};
+
+/// Claims that are fetched and sent at a time.
+const PAGE: usize = 1000;
+/// Imports that are held in memory at a time.
+const MAX_IMPORTS: usize = 2;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) allowed: bool,
+    pub(super) uid: u32,
+}
+
+#[derive(Clone)]
+struct Shared {
+    backend: Backend,
+    imports: Arc<Semaphore>,
+}
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+pub(super) fn router(backend: Backend) -> Router {
+    Router::new()
+        .route("/v1/blocks", post(add_blocks).get(list_blocks))
+        .route("/v1/blocks/remove", post(remove_blocks))
+        .route("/v1/blocks/import", post(import))
+        .route("/v1/allows", post(add_allows).get(list_allows))
+        .route("/v1/allows/remove", post(remove_allows))
+        .route("/v1/explain", get(explain))
+        .route("/v1/status", get(status))
+        .route("/v1/counters", get(counters))
+        .route("/v1/reload", post(reload))
+        .route("/v1/detach", post(detach))
+        .fallback(async || {
+            refuse(
+                ProblemKind::NotFound,
+                404,
+                "there is no such resource; see the control API's documentation",
+            )
+        })
+        .method_not_allowed_fallback(async || {
+            refuse(ProblemKind::Invalid, 405, "this resource does not have that method")
+        })
+        .layer(axum::middleware::from_fn(only_operators))
+        .with_state(Shared { backend, imports: Arc::new(Semaphore::new(MAX_IMPORTS)) })
+}
+
+async fn only_operators(
+    Extension(caller): Extension<Caller>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> Response {
+    if caller.allowed {
+        return next.run(request).await;
+    }
+    tracing::warn!(uid = caller.uid, "control socket: refused a caller who is not an operator");
+    refuse(
+        ProblemKind::NotAuthorised,
+        403,
+        "only root and members of the group in [control] of the configuration may use the control socket",
+    )
+    .into_response()
+}
+
+async fn add_blocks(
+    state: State<Shared>,
+    caller: Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<AddResponse> {
+    add(Action::Block, state, caller, headers, body).await
+}
+
+async fn add_allows(
+    state: State<Shared>,
+    caller: Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<AddResponse> {
+    add(Action::Allow, state, caller, headers, body).await
+}
+
+async fn add(
+    action: Action,
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<AddResponse> {
+    let request: AddRequest = body::json(&headers, body).await?;
+    if request.seconds == Some(0) {
+        return Err(invalid("seconds must be at least 1, or absent for good".to_owned()).into());
+    }
+    Ok(Json(shared.backend.enforcer.add(action, request, caller.into()).await?))
+}
+
+async fn remove_blocks(
+    state: State<Shared>,
+    caller: Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<RemoveResponse> {
+    remove(Action::Block, state, caller, headers, body).await
+}
+
+async fn remove_allows(
+    state: State<Shared>,
+    caller: Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<RemoveResponse> {
+    remove(Action::Allow, state, caller, headers, body).await
+}
+
+async fn remove(
+    action: Action,
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<RemoveResponse> {
+    let request: RemoveRequest = body::json(&headers, body).await?;
+    Ok(Json(shared.backend.enforcer.remove(action, request, caller.into()).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportQuery {
+    #[serde(rename = "for")]
+    seconds: Option<u64>,
+    reason: Option<String>,
+    #[serde(default)]
+    force: bool,
+    ssh_peer: Option<String>,
+}
+
+async fn import(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<ImportQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<AddResponse> {
+    let Query(query) = query.map_err(|error| invalid(error.body_text()))?;
+    if query.seconds == Some(0) {
+        return Err(invalid("for must be at least 1 second, or absent for good".to_owned()).into());
+    }
+    let Ok(_place) = shared.imports.try_acquire() else {
+        return Err(refuse(ProblemKind::Failed, 503, "other imports are under way; try again in a moment"));
+    };
+    let text = body::bytes(&headers, body, body::MAX_LIST).await?;
+    let options = ImportOptions {
+        seconds: query.seconds,
+        reason: query.reason,
+        force: query.force,
+        ssh_peer: query.ssh_peer,
+    };
+    Ok(Json(shared.backend.enforcer.import(Action::Block, text, options, caller.into()).await?))
+}
+
+async fn list_blocks(State(shared): State<Shared>) -> Result<Response, Refusal> {
+    list(shared.backend.enforcer, Action::Block).await
+}
+
+async fn list_allows(State(shared): State<Shared>) -> Result<Response, Refusal> {
+    list(shared.backend.enforcer, Action::Allow).await
+}
+
+/// A claim per line, page by page: memory does not grow with the list, and the Enforcer serves others in between.
+async fn list(enforcer: enforcer::Handle, action: Action) -> Result<Response, Refusal> {
+    // The first page before the answer begins, so that an error can still be told.
+    let first = enforcer.page(action, None, PAGE).await?;
+    let pages = stream::unfold(Some(Ok(first)), move |page| {
+        let enforcer = enforcer.clone();
+        async move {
+            let Page { claims, next } = match page? {
+                Ok(page) => page,
+                Err(error) => return Some((Err(std::io::Error::other(error)), None)),
+            };
+            let lines = match lines(&claims) {
+                Ok(lines) => lines,
+                Err(error) => return Some((Err(error.into()), None)),
+            };
+            let next = match next {
+                Some(after) => {
+                    let page = enforcer.page(action, Some(after), PAGE).await;
+                    Some(page.map_err(|error| Problem::from(error).detail))
+                }
+                None => None,
+            };
+            Some((Ok(lines), next))
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pages)).into_response())
+}
+
+fn lines(claims: &[crate::control::protocol::Claim]) -> serde_json::Result<Bytes> {
+    let mut lines = Vec::with_capacity(claims.len() * 160);
+    for claim in claims {
+        serde_json::to_writer(&mut lines, claim)?;
+        lines.push(b'\n');
+    }
+    Ok(lines.into())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainQuery {
+    address: IpAddr,
+    protocol: Option<u8>,
+    port: Option<u16>,
+    interface: Option<String>,
+}
+
+async fn explain(
+    State(shared): State<Shared>,
+    query: Result<Query<ExplainQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer<Explanation> {
+    let Query(ExplainQuery { address, protocol, port, interface }) =
+        query.map_err(|error| invalid(error.body_text()))?;
+    if port.is_some() && protocol.is_none() {
+        return Err(invalid("a port needs a protocol".to_owned()).into());
+    }
+    let question = Question { address, protocol, port, interface };
+    Ok(Json(shared.backend.enforcer.explain(question).await?))
+}
+
+async fn counters(State(shared): State<Shared>) -> Answer<Counters> {
+    let reader = shared.backend.reader;
+    let counts = tokio::task::spawn_blocking(move || reader.counts()).await;
+    match counts {
+        Ok(Ok(counts)) => Ok(Json(counters_of(counts))),
+        Ok(Err(error)) => Err(failed(format!("cannot read the kernel's counters: {error}"))),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+fn counters_of(counts: Vec<InterfaceCounts>) -> Counters {
+    let interfaces = counts
+        .into_iter()
+        .map(|InterfaceCounts { interface, counts }| InterfaceCounters {
+            interface,
+            reasons: counts
+                .into_iter()
+                .map(|(reason, count)| ReasonCount {
+                    reason: reason.label().to_owned(),
+                    action: reason.action().label().to_owned(),
+                    packets: count.packets,
+                    bytes: count.bytes,
+                })
+                .collect(),
+        })
+        .collect();
+    Counters { interfaces }
+}
+
+async fn status(State(shared): State<Shared>) -> Answer<Status> {
+    let (reply, answer) = oneshot::channel();
+    shared.ask(Request::Status(reply)).await?;
+    answer.await.map(Json).map_err(stopping)
+}
+
+async fn reload(State(shared): State<Shared>) -> Answer<Reloaded> {
+    let (reply, answer) = oneshot::channel();
+    shared.ask(Request::Reload(reply)).await?;
+    Ok(Json(answer.await.map_err(stopping)??))
+}
+
+async fn detach(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Answer<Detached> {
+    let request: DetachRequest = body::json(&headers, body).await?;
+    let (reply, answer) = oneshot::channel();
+    shared.ask(Request::Detach(request, reply)).await?;
+    Ok(Json(answer.await.map_err(stopping)??))
+}
+
+impl Shared {
+    async fn ask(&self, request: Request) -> Result<(), Refusal> {
+        self.backend.daemon.send(request).await.map_err(stopping)
+    }
+}
+
+impl From<Caller> for enforcer::Caller {
+    fn from(caller: Caller) -> Self {
+        Self { uid: caller.uid }
+    }
+}
+
+/// A problem on its way out.
+struct Refusal(Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl From<enforcer::Error> for Refusal {
+    fn from(error: enforcer::Error) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.0)).into_response();
+        let content_type = header::HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+    }
+}
+
+fn refuse(kind: ProblemKind, status: u16, detail: &str) -> Refusal {
+    let title = match kind {
+        ProblemKind::NotAuthorised => "not authorised",
+        ProblemKind::NotFound => "not found",
+        ProblemKind::Invalid => "invalid request",
+        ProblemKind::Guarded => "refused by a guard",
+        ProblemKind::Full => "table full",
+        ProblemKind::NotDurable => "not durable",
+        ProblemKind::Failed => "failed",
+    };
+    Refusal(Problem { kind, title: title.to_owned(), status, detail: detail.to_owned(), items: Vec::new() })
+}
+
+fn failed(detail: String) -> Refusal {
+    refuse(ProblemKind::Failed, 500, &detail)
+}
+
+/// Whoever was to answer is gone.
+fn stopping<E>(_: E) -> Refusal {
+    refuse(ProblemKind::Failed, 503, "the daemon is stopping")
+}

@@ -1,0 +1,506 @@
+//! The daemon: puts the parts together, and is the only file that knows them all. It owns the clock, the signals and
+//! the tasks.
+//!
+//! The order of a start is what keeps the promise that there is never an open window, and never a half-filled list in
+//! front of traffic: configuration, kernel tables, store and lists into the tables, then programs onto interfaces. A stop
+//! takes nothing off.
+
+mod interfaces;
+pub mod options;
+mod service;
+mod source;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use limiter_common::abi::ABI_VERSION;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::control::peers::Operators;
+use crate::control::protocol::{Detached, Problem, ProblemKind, Reloaded, Status, TableStatus};
+use crate::control::server::{self, Backend, Request};
+use crate::daemon::interfaces::{DetachError, Interfaces};
+use crate::daemon::options::Options;
+use crate::daemon::source::{Source, keep_fixed};
+use crate::dataplane::Reader;
+use crate::dataplane::kernel::{Dataplane, OpenOptions};
+use crate::enforcer::{self, Parameters, Summary};
+use crate::metrics::{self, DaemonState, LastReload};
+use crate::{host, links, telemetry};
+
+/// The configuration is wrong (`EX_CONFIG` of sysexits.h): starting again does not help.
+const EXIT_CONFIG: u8 = 78;
+/// `--check` found problems.
+const EXIT_CHECK: u8 = 2;
+
+/// Interfaces are looked at this often, should an event be lost.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Events come in bursts: the first look is this much later.
+const SETTLE: Duration = Duration::from_millis(30);
+/// What a stop waits for the servers and the enforcer.
+const STOP: Duration = Duration::from_secs(10);
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let options = Options::parse();
+    let source = Source::new(&options);
+    let config = source.load();
+    if options.check {
+        return check(config);
+    }
+    telemetry::start(options.log_format);
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!("{problem}");
+            }
+            return EXIT_CONFIG.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(&options, source, config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(config: Result<Config, Vec<String>>) -> ExitCode {
+    use std::io::Write;
+
+    let (exit, outcome) = match config {
+        Ok(_) => (ExitCode::SUCCESS, writeln!(std::io::stdout(), "ok")),
+        Err(problems) => (
+            EXIT_CHECK.into(),
+            problems.iter().try_for_each(|problem| writeln!(std::io::stderr(), "{problem}")),
+        ),
+    };
+    // Nobody reads it: the exit code remains.
+    drop(outcome);
+    exit
+}
+
+/// Starts everything, and returns when it was told to stop.
+async fn run(options: &Options, source: Source, config: Config) -> anyhow::Result<()> {
+    let started = host::now().wall;
+    // From here on SIGHUP is a reload, not the end.
+    let hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
+    let config = Arc::new(config);
+    let operators = Operators::new(config.control.group.as_deref())?;
+
+    let dataplane = Dataplane::open(&OpenOptions {
+        pins_directory: config.pins_directory.clone(),
+        capacity: config.capacity,
+        log_drops: telemetry::debug_is_on(),
+        replace: options.replace,
+    })?;
+    let notes = dataplane.notes().to_vec();
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
+    // Taken before anything is attached, so that a start that fails changes nothing; served once all is in force.
+    let metrics_listener = match config.metrics {
+        Some(address) => Some(metrics::server::bind(address).await?),
+        None => None,
+    };
+    let socket = server::bind(&config.control.socket, operators).await?;
+
+    let parameters = Parameters {
+        writer: dataplane.writer()?,
+        config: Arc::clone(&config),
+        boot_id: host::boot_id()?,
+        clock: host::now,
+    };
+    let (enforcer, lists) = tokio::task::spawn_blocking(move || enforcer::start(parameters))
+        .await
+        .context("the enforcer panicked")??;
+    tracing::info!(
+        stored = lists.stored,
+        listed = lists.listed,
+        found = lists.found,
+        changed = lists.changed,
+        seconds = lists.took.as_secs_f64(),
+        adopted = dataplane.adopted(),
+        "lists are in force"
+    );
+
+    let reader = dataplane.reader()?;
+    let protection = dataplane.protection()?;
+    let kernel_log = tokio::spawn(protection.log().run());
+    let mut interfaces = Interfaces::new(protection);
+    tokio::task::block_in_place(|| interfaces.configure(&config.interfaces, Instant::now()));
+
+    let reload = LastReload { successful: true, succeeded_at: started };
+    let state = DaemonState { started, interfaces: interfaces.statuses(), reload };
+    let (published, state) = watch::channel(Arc::new(state));
+    let (stop, stopping) = watch::channel(false);
+    let (to_daemon, requests) = mpsc::channel(16);
+    let backend = Backend { enforcer: enforcer.clone(), reader: Arc::clone(&reader), daemon: to_daemon };
+    let mut servers = vec![tokio::spawn(server::serve(socket, operators, backend, stopping.clone()))];
+    if let Some(listener) = metrics_listener {
+        let sources = metrics::server::Sources {
+            daemon: state,
+            summary: enforcer.summary(),
+            reader: Arc::clone(&reader),
+        };
+        servers.push(tokio::spawn(metrics::server::serve(listener, sources, stopping)));
+    }
+
+    let (finished, reloads) = mpsc::channel(1);
+    let daemon = Daemon {
+        source,
+        config,
+        enforcer,
+        reader,
+        interfaces,
+        started,
+        reload,
+        reload_problem: None,
+        notes,
+        needs_restart: Vec::new(),
+        published,
+        under_way: false,
+        waiting: Vec::new(),
+        finished,
+    };
+    let outcome = daemon.run(hangup, requests, reloads).await;
+
+    stop.send_replace(true);
+    for server in servers {
+        end(server).await;
+    }
+    kernel_log.abort();
+    outcome?;
+    tracing::info!("stopped; enforcement stays on, `limiter detach` takes it off");
+    Ok(())
+}
+
+/// Waits for a task that was told to stop.
+async fn end(mut task: JoinHandle<()>) {
+    match tokio::time::timeout(STOP, &mut task).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("a server failed: {error}"),
+        Err(_) => task.abort(),
+    }
+}
+
+type ReloadReply = oneshot::Sender<Result<Reloaded, Problem>>;
+
+/// What the loop owns.
+struct Daemon {
+    source: Source,
+    /// In force.
+    config: Arc<Config>,
+    enforcer: enforcer::Handle,
+    reader: Arc<dyn Reader>,
+    interfaces: Interfaces,
+    started: SystemTime,
+    reload: LastReload,
+    /// Why the last reload changed nothing.
+    reload_problem: Option<String>,
+    /// Of the start.
+    notes: Vec<String>,
+    /// Of the last reload.
+    needs_restart: Vec<String>,
+    published: watch::Sender<Arc<DaemonState>>,
+    /// A reload runs; `waiting` want another one after it.
+    under_way: bool,
+    waiting: Vec<Option<ReloadReply>>,
+    finished: mpsc::Sender<ListsReloaded>,
+}
+
+/// The enforcer has taken over a configuration; the interfaces are next.
+struct ListsReloaded {
+    config: Arc<Config>,
+    needs_restart: Vec<String>,
+    outcome: Result<Vec<String>, enforcer::Error>,
+    replies: Vec<Option<ReloadReply>>,
+}
+
+impl Daemon {
+    async fn run(
+        mut self,
+        mut hangup: Signal,
+        mut requests: mpsc::Receiver<Request>,
+        mut reloads: mpsc::Receiver<ListsReloaded>,
+    ) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+        let (changed, mut links_changed) = mpsc::channel(1);
+        let links = tokio::spawn(links::watch(changed));
+        let mut summary = self.enforcer.summary();
+        let mut watchdog = service::watchdog().map(tokio::time::interval);
+        let mut check_at = Instant::now();
+
+        service::ready(&self.headline());
+        self.say_whether_ready();
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => self.begin_reload(vec![None]),
+                Some(request) = requests.recv() => self.answer(request),
+                Some(reloaded) = reloads.recv() => {
+                    self.finish_reload(reloaded);
+                    check_at = Instant::now();
+                }
+                Some(()) = links_changed.recv() => check_at = check_at.min(Instant::now() + SETTLE),
+                () = tokio::time::sleep_until(check_at) => {
+                    self.check_interfaces();
+                    let regular = Instant::now() + CHECK_INTERVAL;
+                    check_at = self.interfaces.next_retry().map_or(regular, |retry| retry.min(regular));
+                }
+                outcome = summary.changed() => {
+                    if outcome.is_err() {
+                        bail!("the enforcer has ended; the kernel enforces what it has");
+                    }
+                    service::status(&self.headline());
+                }
+                () = tick(&mut watchdog) => service::alive(),
+            }
+        }
+
+        service::stopping();
+        tracing::info!("stopping");
+        links.abort();
+        if tokio::time::timeout(STOP, self.enforcer.shutdown()).await.is_err() {
+            tracing::warn!("the enforcer does not end; leaving without it");
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, request: Request) {
+        // Who does not wait for the answer any more needs none: hence `_`.
+        match request {
+            Request::Status(reply) => {
+                self.check_interfaces();
+                let _ = reply.send(self.status());
+            }
+            Request::Reload(reply) => self.begin_reload(vec![Some(reply)]),
+            Request::Detach(request, reply) => {
+                let _ = reply.send(self.detach(&request.interfaces));
+            }
+        }
+    }
+
+    fn check_interfaces(&mut self) {
+        // System calls, and a program to load if one is missing.
+        tokio::task::block_in_place(|| self.interfaces.check(Instant::now()));
+        self.publish();
+    }
+
+    fn detach(&mut self, names: &[String]) -> Result<Detached, Problem> {
+        let outcome = tokio::task::block_in_place(|| self.interfaces.detach(names));
+        self.publish();
+        match outcome {
+            Ok(interfaces) => Ok(Detached { interfaces }),
+            Err(DetachError::Unknown(names)) => Err(Problem {
+                kind: ProblemKind::NotFound,
+                title: "not found".to_owned(),
+                status: 404,
+                detail: format!("limiter does not protect {}", names.join(", ")),
+                items: Vec::new(),
+            }),
+            Err(DetachError::Failed(error)) => Err(Problem {
+                kind: ProblemKind::Failed,
+                title: "failed".to_owned(),
+                status: 500,
+                detail: format!("cannot detach: {error:#}"),
+                items: Vec::new(),
+            }),
+        }
+    }
+
+    /// Reads the configuration. If it is good, the enforcer takes it over next to this loop, which goes on.
+    fn begin_reload(&mut self, replies: Vec<Option<ReloadReply>>) {
+        if self.under_way {
+            self.waiting.extend(replies);
+            return;
+        }
+        service::reloading();
+        let config = match tokio::task::block_in_place(|| self.source.load()) {
+            Ok(config) => config,
+            Err(problems) => {
+                self.refuse_reload(
+                    replies,
+                    "the configuration has problems; the former one stays in force",
+                    problems,
+                );
+                return;
+            }
+        };
+        self.under_way = true;
+        let (config, needs_restart) = keep_fixed(&self.config, config);
+        let config = Arc::new(config);
+        let (enforcer, finished) = (self.enforcer.clone(), self.finished.clone());
+        tokio::spawn(async move {
+            let outcome = enforcer.reload(Arc::clone(&config)).await;
+            // The loop is gone: so is whoever asked.
+            let _ = finished.send(ListsReloaded { config, needs_restart, outcome, replies }).await;
+        });
+    }
+
+    fn finish_reload(&mut self, reloaded: ListsReloaded) {
+        let ListsReloaded { config, needs_restart, outcome, replies } = reloaded;
+        self.under_way = false;
+        match outcome {
+            Ok(mut changes) => {
+                self.config = config;
+                let interfaces = &mut self.interfaces;
+                let wanted = &self.config.interfaces;
+                changes.extend(tokio::task::block_in_place(|| interfaces.configure(wanted, Instant::now())));
+                changes.extend(needs_restart.iter().cloned());
+                self.needs_restart = needs_restart;
+                self.reload = LastReload { successful: true, succeeded_at: host::now().wall };
+                self.reload_problem = None;
+                for change in &changes {
+                    tracing::info!("reload: {change}");
+                }
+                tracing::info!("reloaded");
+                for reply in replies.into_iter().flatten() {
+                    let _ = reply.send(Ok(Reloaded { changes: changes.clone() }));
+                }
+            }
+            Err(error) => {
+                let problem = Problem::from(error);
+                let mut items = vec![problem.detail];
+                items.extend(problem.items);
+                self.refuse_reload(replies, "the configuration could not be applied", items);
+            }
+        }
+        self.publish();
+        service::ready(&self.headline());
+        self.say_whether_ready();
+        if !self.waiting.is_empty() {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.begin_reload(waiting);
+        }
+    }
+
+    fn refuse_reload(&mut self, replies: Vec<Option<ReloadReply>>, detail: &str, items: Vec<String>) {
+        tracing::error!("reload: {detail}");
+        for item in &items {
+            tracing::error!("reload: {item}");
+        }
+        self.reload.successful = false;
+        self.reload_problem = Some(format!("{detail}: {}", items.join("; ")));
+        let problem = Problem {
+            kind: ProblemKind::Invalid,
+            title: "configuration refused".to_owned(),
+            status: 422,
+            detail: detail.to_owned(),
+            items,
+        };
+        for reply in replies.into_iter().flatten() {
+            let _ = reply.send(Err(problem.clone()));
+        }
+        self.publish();
+        service::ready(&self.headline());
+    }
+
+    fn publish(&self) {
+        let state = DaemonState {
+            started: self.started,
+            interfaces: self.interfaces.statuses(),
+            reload: self.reload,
+        };
+        self.published.send_if_modified(|published| {
+            let modified = **published != state;
+            if modified {
+                *published = Arc::new(state);
+            }
+            modified
+        });
+    }
+
+    fn ready(&self, summary: &Summary) -> bool {
+        // A list that has its last good content is loaded.
+        let missing = summary.lists.iter().any(|list| list.problem.is_some() && list.entries == 0);
+        self.interfaces.ready() && !missing
+    }
+
+    fn status(&self) -> Status {
+        let summary = self.enforcer.summary().borrow().clone();
+        let tables = self.reader.capacities().into_iter().map(|table| TableStatus {
+            table: table.table.to_owned(),
+            entries: summary
+                .tables
+                .iter()
+                .find(|(name, _)| *name == table.table)
+                .map_or(0, |(_, count)| *count),
+            capacity: u64::from(table.capacity),
+        });
+        let mut warnings = self.notes.clone();
+        warnings.extend(self.reload_problem.clone());
+        warnings.extend(self.needs_restart.iter().cloned());
+        warnings.extend(summary.warnings.iter().cloned());
+        Status {
+            ready: self.ready(&summary),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: ABI_VERSION,
+            pid: std::process::id(),
+            started: rfc3339(self.started),
+            interfaces: self.interfaces.statuses(),
+            blocks: summary.blocks,
+            allows: summary.allows,
+            tables: tables.collect(),
+            lists: summary.lists.clone(),
+            warnings,
+        }
+    }
+
+    /// One line for `systemctl status`.
+    fn headline(&self) -> String {
+        let interfaces = self.interfaces.statuses();
+        let protected = interfaces.iter().filter(|interface| interface.protected).count();
+        let summary = self.enforcer.summary().borrow().clone();
+        let what = if self.ready(&summary) { "ready" } else { "NOT READY, see limiter status" };
+        format!(
+            "{what}: {protected} of {} interfaces protected, {} prefixes blocked, {} allowed",
+            interfaces.len(),
+            summary.blocks,
+            summary.allows
+        )
+    }
+
+    fn say_whether_ready(&self) {
+        let summary = self.enforcer.summary().borrow().clone();
+        if self.ready(&summary) {
+            tracing::info!("{}", self.headline());
+        } else {
+            tracing::error!("{}", self.headline());
+        }
+    }
+}
+
+/// Never, without a watchdog.
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// In UTC, to the second.
+fn rfc3339(time: SystemTime) -> String {
+    let seconds = jiff::Timestamp::try_from(time).map_or(0, jiff::Timestamp::as_second);
+    jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}

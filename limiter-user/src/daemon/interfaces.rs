@@ -1,0 +1,293 @@
+//! Keeps the configured interfaces protected: at start, on reload, and when one comes back or loses its program.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config;
+use crate::control::protocol::InterfaceStatus;
+use crate::dataplane::kernel::{Attached, ProtectError, Protection};
+
+/// Pauses between attempts at an interface that refuses: each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The configured interfaces and what runs on them.
+pub(super) struct Interfaces {
+    protection: Protection,
+    watched: Vec<Watched>,
+    /// Whether what earlier versions left behind was cleared away.
+    settled: bool,
+}
+
+struct Watched {
+    config: config::Interface,
+    /// What the kernel said last.
+    attached: Option<Attached>,
+    /// Whether `config` is what runs there.
+    current: bool,
+    /// Why it is not.
+    problem: Option<String>,
+    /// Taken off by the operator.
+    detached: bool,
+    /// When to try again by ourselves; `None` if only an event can help.
+    retry: Option<Instant>,
+    pause: Duration,
+}
+
+impl Interfaces {
+    pub(super) fn new(protection: Protection) -> Self {
+        Self { protection, watched: Vec::new(), settled: false }
+    }
+
+    /// Makes `wanted` the interfaces to protect, with their limits, and releases all others. Interfaces that were
+    /// taken off by hand are protected again. Returns what is different, as sentences.
+    pub(super) fn configure(&mut self, wanted: &[config::Interface], now: Instant) -> Vec<String> {
+        let mut changes = Vec::new();
+        let mut former = std::mem::take(&mut self.watched);
+        for config in wanted {
+            let known = former.iter().position(|watched| watched.config.name == config.name);
+            let mut watched = match known.map(|at| former.swap_remove(at)) {
+                Some(watched) => Watched { current: watched.current && watched.config == *config, ..watched },
+                None => Watched::new(config.clone()),
+            };
+            watched.config = config.clone();
+            watched.detached = false;
+            watched.try_now();
+            watched.refresh(&self.protection);
+            if !watched.current {
+                watched.protect(&mut self.protection, now);
+                changes.push(watched.sentence());
+            }
+            self.watched.push(watched);
+        }
+        // Also those that an earlier run protected and this configuration does not know.
+        match self.protection.linked() {
+            Ok(linked) => {
+                for name in linked {
+                    if !self.watched.iter().any(|watched| watched.config.name == name) {
+                        changes.extend(self.release(&name));
+                    }
+                }
+            }
+            Err(error) => tracing::warn!("cannot tell which interfaces are protected: {error:#}"),
+        }
+        self.settle();
+        changes
+    }
+
+    fn release(&mut self, name: &str) -> Option<String> {
+        match self.protection.release(name) {
+            Ok(true) => {
+                tracing::warn!(
+                    "interface {name} is not in the configuration: released, it is no longer protected"
+                );
+                Some(format!("interface {name} is no longer protected"))
+            }
+            Ok(false) => None,
+            Err(error) => {
+                tracing::error!("cannot release interface {name}: {error:#}");
+                Some(format!("interface {name} could not be released: {error:#}"))
+            }
+        }
+    }
+
+    /// Asks the kernel, and protects what is not protected.
+    pub(super) fn check(&mut self, now: Instant) {
+        for watched in self.watched.iter_mut().filter(|watched| !watched.detached) {
+            watched.refresh(&self.protection);
+            if !watched.current && watched.retry.is_none_or(|retry| retry <= now) {
+                watched.protect(&mut self.protection, now);
+            }
+        }
+        self.settle();
+    }
+
+    /// When [`Self::check`] has something to do by itself.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        let waiting = self.watched.iter().filter(|watched| !watched.current && !watched.detached);
+        waiting.filter_map(|watched| watched.retry).min()
+    }
+
+    /// Takes the program off `names`, or off all if there are none; [`Self::configure`] puts it back. Returns those
+    /// that it was taken off.
+    ///
+    /// # Errors
+    ///
+    /// Names that are not ours, then nothing is done; or the first that could not be released.
+    pub(super) fn detach(&mut self, names: &[String]) -> Result<Vec<String>, DetachError> {
+        let linked = self.protection.linked().map_err(DetachError::Failed)?;
+        let configured = |name: &String| self.watched.iter().any(|watched| watched.config.name == *name);
+        let unknown: Vec<_> =
+            names.iter().filter(|name| !configured(name) && !linked.contains(name)).cloned().collect();
+        if !unknown.is_empty() {
+            return Err(DetachError::Unknown(unknown));
+        }
+        let all = || {
+            let mut all: Vec<_> = self.watched.iter().map(|watched| watched.config.name.clone()).collect();
+            all.extend(linked.iter().filter(|name| !configured(name)).cloned());
+            all
+        };
+        let names = if names.is_empty() { all() } else { names.to_vec() };
+        let mut detached = Vec::new();
+        for name in names {
+            if let Some(watched) = self.watched.iter_mut().find(|watched| watched.config.name == name) {
+                watched.detached = true;
+            }
+            if self.protection.release(&name).map_err(DetachError::Failed)? {
+                tracing::warn!("interface {name} was detached by hand: it is not protected");
+                detached.push(name.clone());
+            }
+            if let Some(watched) = self.watched.iter_mut().find(|watched| watched.config.name == name) {
+                watched.attached = None;
+                watched.current = false;
+                watched.problem = Some(
+                    "detached by hand; `limiter reload` or a restart of limiterd protects it again"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(detached)
+    }
+
+    /// Whether every interface runs what is configured.
+    pub(super) fn ready(&self) -> bool {
+        self.watched.iter().all(|watched| watched.current)
+    }
+
+    pub(super) fn statuses(&self) -> Vec<InterfaceStatus> {
+        self.watched.iter().map(Watched::status).collect()
+    }
+
+    fn settle(&mut self) {
+        if self.settled || !self.ready() {
+            return;
+        }
+        match self.protection.settle() {
+            Ok(done) => {
+                self.settled = true;
+                for sentence in done {
+                    tracing::info!("{sentence}");
+                }
+            }
+            Err(error) => tracing::warn!("cannot clear away what an earlier version left: {error:#}"),
+        }
+    }
+}
+
+/// Why nothing was detached, or not everything.
+#[derive(Debug)]
+pub(super) enum DetachError {
+    Unknown(Vec<String>),
+    Failed(anyhow::Error),
+}
+
+impl Watched {
+    fn new(config: config::Interface) -> Self {
+        Self {
+            config,
+            attached: None,
+            current: false,
+            problem: None,
+            detached: false,
+            retry: None,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    fn try_now(&mut self) {
+        self.retry = None;
+        self.pause = FIRST_PAUSE;
+    }
+
+    /// Takes over what the kernel says.
+    fn refresh(&mut self, protection: &Protection) {
+        let name = &self.config.name;
+        match protection.attached(name) {
+            Ok(Some(attached)) => {
+                let same = self.attached.as_ref().is_some_and(|known| {
+                    known.program_id == attached.program_id && known.ifindex == attached.ifindex
+                });
+                self.current &= same;
+                self.attached = Some(attached);
+            }
+            Ok(None) => {
+                if self.attached.take().is_some() {
+                    tracing::warn!(
+                        "interface {name} has lost its protection: removed, or taken off by somebody"
+                    );
+                    self.try_now();
+                }
+                self.current = false;
+            }
+            Err(error) => tracing::warn!("cannot tell whether interface {name} is protected: {error:#}"),
+        }
+    }
+
+    fn protect(&mut self, protection: &mut Protection, now: Instant) {
+        match protection.protect(&self.config) {
+            Ok(attached) => {
+                tracing::info!(
+                    ifindex = attached.ifindex,
+                    mode = attached.mode.label(),
+                    frags = attached.frags,
+                    program = attached.program_id,
+                    "interface {} is protected",
+                    attached.interface
+                );
+                self.attached = Some(attached);
+                self.current = true;
+                self.problem = None;
+                self.try_now();
+            }
+            Err(error) => {
+                match &error {
+                    ProtectError::NoInterface { .. } => self.try_now(),
+                    ProtectError::Stranger { .. } | ProtectError::Failed { .. } => {
+                        self.retry = Some(now + self.pause);
+                        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+                let problem = error.to_string();
+                // Said once, not at every attempt.
+                if self.problem.as_ref() != Some(&problem) {
+                    match self.attached {
+                        Some(_) => tracing::error!("{problem}; the former program still runs there"),
+                        None => tracing::error!("NOT PROTECTED: {problem}"),
+                    }
+                }
+                self.problem = Some(problem);
+            }
+        }
+    }
+
+    /// After an attempt.
+    fn sentence(&self) -> String {
+        let name = &self.config.name;
+        match (&self.attached, &self.problem) {
+            (Some(attached), None) => {
+                format!(
+                    "interface {name} is protected with its new configuration ({})",
+                    attached.mode.label()
+                )
+            }
+            (Some(_), Some(problem)) => format!("interface {name} keeps its former configuration: {problem}"),
+            (None, problem) => {
+                format!(
+                    "interface {name} is NOT PROTECTED: {}",
+                    problem.as_deref().unwrap_or("not yet tried")
+                )
+            }
+        }
+    }
+
+    fn status(&self) -> InterfaceStatus {
+        InterfaceStatus {
+            name: self.config.name.clone(),
+            protected: self.attached.is_some(),
+            mode: self.attached.as_ref().map(|attached| attached.mode.label().to_owned()),
+            frags: self.attached.as_ref().is_some_and(|attached| attached.frags),
+            problem: self.problem.clone(),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The log: on standard error, for people or as JSON lines.
+//!
+//! Operational lines have the module as their target; decisions (a block was added, has expired …) have
+//! [`DECISION`], so that the two can be told apart: `RUST_LOG=info,limiter::decision=off`.
+
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+/// Target of events that say what was blocked or allowed by whom.
+pub const DECISION: &str = "limiter::decision";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+/// Starts the log of this process. `RUST_LOG` decides what is logged; `info` and above if it is not set.
+pub fn start(format: LogFormat) {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+        // The journal adds the time itself (systemd.exec(5), JOURNAL_STREAM).
+        LogFormat::Human if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            lines.without_time().with_ansi(false).init();
+        }
+        LogFormat::Human => {
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            lines.with_ansi(std::io::stderr().is_terminal() && !no_color).init();
+        }
+    }
+}
+
+/// Whether debug lines are logged anywhere: then the kernel program is asked for some, too.
+#[must_use]
+pub fn debug_is_on() -> bool {
+    LevelFilter::current() >= LevelFilter::DEBUG
+}
