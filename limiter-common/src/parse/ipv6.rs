@@ -86,15 +86,16 @@ pub(super) fn transport<F: Frame + ?Sized>(
         let len = match next_header {
             HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | MOBILITY | HIP | SHIM6 | AUTHENTICATION => {
                 let [following, len, kind, _] = frame.read(at).ok_or(Reason::ChainTruncated)?;
-                if next_header == ROUTING && kind == 0 {
-                    return Err(Reason::RoutingHeader);
-                }
                 // RFC 4302 section 2.2 counts AH in 4-byte words less 2; all others count 8-byte words less 1.
                 let len = if next_header == AUTHENTICATION {
                     (usize::from(len) + 2) * 4
                 } else {
                     (usize::from(len) + 1) * 8
                 };
+                // A header that runs past the packet may have its type from the padding: that is no type.
+                if next_header == ROUTING && kind == 0 && at + len <= end {
+                    return Err(Reason::RoutingHeader);
+                }
                 next_header = following;
                 len
             }
