@@ -10,6 +10,7 @@
 //! Lengths, checksums and the numbers by which one header names the next are right unless a field overrides them.
 //! The Ethernet header may be left out if nothing about it is odd. Any header may stand behind any other.
 
+use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -73,7 +74,7 @@ pub fn default<T: Default>() -> T {
 }
 
 /// A header that can be put in front of what is already written.
-pub trait Header: fmt::Debug {
+pub trait Header: fmt::Debug + Any {
     /// The bytes of this header and of everything behind it.
     fn write(&self, inner: &Written) -> Written;
 
@@ -104,15 +105,20 @@ impl Written {
 
 /// Any header, for lists of them.
 #[derive(Debug, Clone)]
-pub struct Layer {
-    header: Arc<dyn Header>,
-    is_ethernet: bool,
+pub struct Layer(Arc<dyn Header>);
+
+impl<H: Header> From<H> for Layer {
+    fn from(header: H) -> Self {
+        Self(Arc::new(header))
+    }
 }
 
-impl<H: Header + 'static> From<H> for Layer {
-    fn from(header: H) -> Self {
-        let is_ethernet = (&header as &dyn std::any::Any).is::<Ethernet>();
-        Self { header: Arc::new(header), is_ethernet }
+impl Layer {
+    /// Whether this is a header of type `H`.
+    #[must_use]
+    pub fn is<H: Header>(&self) -> bool {
+        let header: &dyn Any = &*self.0;
+        header.is::<H>()
     }
 }
 
@@ -120,7 +126,7 @@ impl<H: Header + 'static> From<H> for Layer {
 /// none.
 #[must_use]
 pub fn frame(layers: &[Layer]) -> Vec<u8> {
-    if layers.first().is_some_and(|layer| layer.is_ethernet) {
+    if layers.first().is_some_and(Layer::is::<Ethernet>) {
         stack(layers)
     } else {
         let framed: Vec<Layer> =
@@ -139,9 +145,9 @@ fn write(layers: &[Layer], endpoints: Option<(IpAddr, IpAddr)>) -> Written {
     let Some((first, rest)) = layers.split_first() else {
         return Written::default();
     };
-    let mut inner = write(rest, first.header.endpoints().or(endpoints));
+    let mut inner = write(rest, first.0.endpoints().or(endpoints));
     inner.endpoints = endpoints;
-    first.header.write(&inner)
+    first.0.write(&inner)
 }
 
 /// [`frame()`] of headers of different types.

@@ -222,14 +222,15 @@ impl Header for Extension {
         let size = self.body.len() + 2;
         let len = self.len.unwrap_or_else(|| match self.kind {
             protocol::FRAGMENT => 0,
-            protocol::AUTHENTICATION => words(size, 4).saturating_sub(2),
-            _ => words(size, 8).saturating_sub(1),
+            protocol::AUTHENTICATION => words_behind(size, 4, 2),
+            _ => words_behind(size, 8, 1),
         });
         let header = [&[next_header, len], &self.body[..]].concat();
         Written { bytes: inner.behind(&header), protocol: Some(self.kind), ..Written::default() }
     }
 }
 
-fn words(size: usize, word: usize) -> u8 {
-    u8::try_from(size / word).expect("an extension header has at most 2 KiB")
+/// The size in words, of which the first few do not count.
+fn words_behind(size: usize, word: usize, uncounted: usize) -> u8 {
+    u8::try_from((size / word).saturating_sub(uncounted)).expect("an extension header has at most 2 KiB")
 }
