@@ -1,5 +1,6 @@
 //! All end-to-end tests, one module for each feature. They need root; see [`limiter_tests`].
 
+mod cli;
 mod harness;
 mod life;
 mod mutations;
