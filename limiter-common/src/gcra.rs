@@ -73,10 +73,12 @@ impl Quota {
         self.per_packet == 0 && self.per_byte == 0
     }
 
-    /// Nanoseconds that a packet of `bytes` takes up.
+    /// Nanoseconds that a packet of `bytes` takes up. Rounded up, so that the rate is never exceeded: 1 ns too much is
+    /// 2 % for the smallest frames at 10 Gbit/s, but 1 ns too little would make them free at 500.
     #[inline(always)]
     const fn cost(&self, bytes: u32) -> u64 {
-        self.per_packet + ((self.per_byte.wrapping_mul(bytes as u64)) >> FRACTION_BITS)
+        let fraction = self.per_byte.wrapping_mul(bytes as u64);
+        self.per_packet + (fraction.wrapping_add((1 << FRACTION_BITS) - 1) >> FRACTION_BITS)
     }
 
     /// Judges a packet of `bytes` against a bucket whose TAT is `tat`.
