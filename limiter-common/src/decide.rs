@@ -4,20 +4,48 @@ use crate::abi::{POLICY_ALL, POLICY_PATH_MTU};
 use crate::frame::Frame;
 use crate::nanos::{Clock, Nanos};
 use crate::packet::{Packet, Transport};
+use crate::parse::Network;
 use crate::reason::Reason;
 use crate::slots::{Charge, Policy};
 use crate::tables::Tables;
 use crate::{Address, parse};
 
 /// The verdict on a frame: [`parse::network`], then [`decide()`].
+///
+/// Written out for each family, so that the kernel's code never has to keep "either address" in memory.
 #[inline(always)]
 pub fn judge<F: Frame + ?Sized>(frame: &F, tables: &impl Tables, clock: &impl Clock) -> Reason {
-    match parse::network(frame) {
-        Ok((packet, header)) => {
-            decide(&packet, || parse::transport(frame, &header, tables.lengths()), tables, clock)
-        }
+    match parse::find_network(frame) {
+        Ok(Network::V4 { at }) => judge_v4(frame, at, tables, clock).unwrap_or_else(|reason| reason),
+        Ok(Network::V6 { at }) => judge_v6(frame, at, tables, clock).unwrap_or_else(|reason| reason),
         Err(reason) => reason,
     }
+}
+
+#[inline(always)]
+fn judge_v4<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Result<Reason, Reason> {
+    let (packet, header) = parse::ipv4::addresses(frame, at)?;
+    let listing = by_source(&packet, tables, clock)?;
+    let transport = parse::ipv4::transport(frame, &header, tables.lengths())?;
+    Ok(by_transport(&packet, listing, &transport, tables, clock))
+}
+
+#[inline(always)]
+fn judge_v6<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Result<Reason, Reason> {
+    let (packet, header) = parse::ipv6::addresses(frame, at)?;
+    let listing = by_source(&packet, tables, clock)?;
+    let transport = parse::ipv6::transport(frame, &header, tables.lengths())?;
+    Ok(by_transport(&packet, listing, &transport, tables, clock))
 }
 
 /// The verdict on a packet. `transport` is asked only if the source does not settle the matter.
@@ -31,28 +59,58 @@ pub fn decide(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    if packet.neighbour {
-        return Reason::Neighbour;
-    }
-    let entry = tables.entry(&packet.source);
-    let mut allowed = false;
-    if !entry.is_none() {
-        let now = clock.now();
-        allowed = entry.allows(now);
-        if !allowed && entry.blocks(now) {
-            return Reason::Blocked;
-        }
-    }
-    let transport = match transport() {
-        Ok(transport) => transport,
+    let listing = match by_source(packet, tables, clock) {
+        Ok(listing) => listing,
         Err(reason) => return reason,
     };
-    if allowed {
+    match transport() {
+        Ok(transport) => by_transport(packet, listing, &transport, tables, clock),
+        Err(reason) => reason,
+    }
+}
+
+/// What the lists say of a source that is not blocked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listing {
+    Allowed,
+    Unlisted,
+}
+
+/// The first half: what the source settles.
+#[inline(always)]
+fn by_source(packet: &Packet, tables: &impl Tables, clock: &impl Clock) -> Result<Listing, Reason> {
+    if packet.neighbour {
+        return Err(Reason::Neighbour);
+    }
+    let entry = tables.entry(&packet.source);
+    if entry.is_none() {
+        return Ok(Listing::Unlisted);
+    }
+    let now = clock.now();
+    if entry.allows(now) {
+        Ok(Listing::Allowed)
+    } else if entry.blocks(now) {
+        Err(Reason::Blocked)
+    } else {
+        Ok(Listing::Unlisted)
+    }
+}
+
+/// The second half, for well-formed packets of sources that are not blocked.
+#[inline(always)]
+fn by_transport(
+    packet: &Packet,
+    listing: Listing,
+    transport: &Transport,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Reason {
+    if listing == Listing::Allowed {
         return Reason::Allowed;
     }
     match impossible_addresses(&packet.source, &packet.destination) {
         Some(reason) => reason,
-        None => limit(packet, &transport, tables, clock),
+        None => limit(packet, transport, tables, clock),
     }
 }
 

@@ -7,14 +7,16 @@
 //! Reads are bounded by the frame and by the IP length, loops by named constants. Whatever cannot be walked ends as a
 //! [`Reason`] to drop; what is not IP ends as [`Reason::NotIp`].
 
-mod ipv4;
-mod ipv6;
+pub(crate) mod ipv4;
+pub(crate) mod ipv6;
 mod link;
 mod upper;
 
 use crate::frame::Frame;
 use crate::packet::{Packet, Transport};
 use crate::reason::Reason;
+
+pub(crate) use link::{Network, find_network};
 
 pub use ipv4::Header as Ipv4Header;
 pub use ipv6::Header as Ipv6Header;
@@ -48,12 +50,12 @@ pub enum Header {
 /// The reason the walk ended: [`Reason::NotIp`] passes, all others drop.
 #[inline(always)]
 pub fn network<F: Frame + ?Sized>(frame: &F) -> Result<(Packet, Header), Reason> {
-    match link::find_network(frame)? {
-        link::Network::V4 { at } => {
+    match find_network(frame)? {
+        Network::V4 { at } => {
             let (packet, header) = ipv4::addresses(frame, at)?;
             Ok((packet, Header::V4(header)))
         }
-        link::Network::V6 { at } => {
+        Network::V6 { at } => {
             let (packet, header) = ipv6::addresses(frame, at)?;
             Ok((packet, Header::V6(header)))
         }

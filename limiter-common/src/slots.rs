@@ -8,6 +8,7 @@
 //! A slot is claimed by one compare-and-swap of its key. Between that and the first charge another CPU may still
 //! charge the slot for its former owner; that costs the new owner one packet, and never admits one too many.
 
+#[cfg(target_has_atomic = "64")]
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Address;
@@ -59,6 +60,14 @@ pub struct Set<W> {
     keys: [W; WAYS],
     packets: [W; WAYS],
     bits: [W; WAYS],
+}
+
+impl<W> Set<W> {
+    /// The TATs of one slot.
+    #[inline(always)]
+    fn slot(&self, way: usize) -> Option<(&W, &W)> {
+        Some((self.packets.get(way)?, self.bits.get(way)?))
+    }
 }
 
 /// What one source may do: both limits, either of which may be absent.
@@ -153,23 +162,30 @@ pub fn charge<W: Word>(
     bytes: u32,
     now: Nanos,
 ) -> Charge {
+    // One place that charges, wherever the TATs are: it is by far the largest part, and is inlined.
+    let (packets, bits) = match seat(set, key, now) {
+        Some((packets, bits)) => (packets, bits),
+        None => (&shared.packets, &shared.bits),
+    };
+    take(packets, bits, policy, bytes, now)
+}
+
+/// The slot of `key` in `set`, claimed if it has none; `None` if all are busy.
+#[inline(always)]
+fn seat<'a, W: Word>(set: &'a Set<W>, key: &Key, now: Nanos) -> Option<(&'a W, &'a W)> {
     let mut free = None;
     for way in 0..WAYS {
         let owner = set.keys[way].load();
         if owner == key.owner {
-            return take(&set.packets[way], &set.bits[way], policy, bytes, now);
+            return set.slot(way);
         }
         if free.is_none() && set.packets[way].load() <= now.0 && set.bits[way].load() <= now.0 {
             free = Some((way, owner));
         }
     }
-    if let Some((way, former)) = free {
-        let found = set.keys[way].compare_exchange(former, key.owner);
-        if found == former || found == key.owner {
-            return take(&set.packets[way], &set.bits[way], policy, bytes, now);
-        }
-    }
-    take(&shared.packets, &shared.bits, policy, bytes, now)
+    let (way, former) = free?;
+    let found = set.keys.get(way)?.compare_exchange(former, key.owner);
+    if found == former || found == key.owner { set.slot(way) } else { None }
 }
 
 /// Takes a packet from both buckets, or from neither.

@@ -47,9 +47,9 @@ impl Limits {
         let mut half = crate::abi::MAX_POLICIES / 2;
         while half > 0 {
             // `services` is filled up with a value behind all others, so the search never needs the count.
-            if self.services.get(start + half - 1).is_some_and(|service| *service < wanted) {
-                start += half;
-            }
+            let behind = self.services.get(start + half - 1).is_some_and(|service| *service < wanted);
+            // Without a branch: the verifier would follow both ways of every step.
+            start += usize::from(behind) * half;
             half /= 2;
         }
         match self.services.get(start) {

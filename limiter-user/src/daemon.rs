@@ -122,7 +122,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let socket = server::bind(&config.control.socket, operators).await?;
 
     let parameters = Parameters {
-        writer: dataplane.writer()?,
+        writer: dataplane.writer(),
         config: Arc::clone(&config),
         boot_id: host::boot_id()?,
         clock: host::now,

@@ -25,36 +25,18 @@ pub struct Header {
 }
 
 #[inline(always)]
-pub(super) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Packet, Header), Reason> {
-    let bytes: [u8; MIN_HEADER] = frame.read(at).ok_or(Reason::ShortNetwork)?;
-    let [
-        version,
-        _,
-        len0,
-        len1,
-        _,
-        _,
-        fragment0,
-        fragment1,
-        _,
-        protocol,
-        _,
-        _,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ] = bytes;
+pub(crate) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Packet, Header), Reason> {
+    // Three reads, so that each address is one word; the last one is the bound of all.
+    let [version, _, len0, len1, _, _, fragment0, fragment1, _, protocol, _, _] =
+        frame.read(at).ok_or(Reason::ShortNetwork)?;
+    let source: [u8; 4] = frame.read(at + 12).ok_or(Reason::ShortNetwork)?;
+    let destination: [u8; 4] = frame.read(at + 16).ok_or(Reason::ShortNetwork)?;
     if version >> 4 != 4 {
         return Err(Reason::IpVersion);
     }
     let packet = Packet {
-        source: Address::V4([s0, s1, s2, s3]),
-        destination: Address::V4([d0, d1, d2, d3]),
+        source: Address::V4(source),
+        destination: Address::V4(destination),
         frame_len: frame.len(),
         neighbour: false,
     };
@@ -69,7 +51,7 @@ pub(super) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Pack
 }
 
 #[inline(always)]
-pub(super) fn transport<F: Frame + ?Sized>(
+pub(crate) fn transport<F: Frame + ?Sized>(
     frame: &F,
     header: &Header,
     lengths: Lengths,

@@ -34,7 +34,7 @@ pub struct Header {
 }
 
 #[inline(always)]
-pub(super) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Packet, Header), Reason> {
+pub(crate) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Packet, Header), Reason> {
     let [version, _, _, _, len0, len1, next_header, hop_limit] =
         frame.read(at).ok_or(Reason::ShortNetwork)?;
     let source: [u8; 16] = frame.read(at + 8).ok_or(Reason::ShortNetwork)?;
@@ -62,7 +62,7 @@ pub(super) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Pack
 }
 
 #[inline(always)]
-pub(super) fn transport<F: Frame + ?Sized>(
+pub(crate) fn transport<F: Frame + ?Sized>(
     frame: &F,
     header: &Header,
     lengths: Lengths,

@@ -4,12 +4,37 @@
 //! was not before), fill the lists through [`Dataplane::writer`], [`Protection::protect`] each interface, then
 //! [`Protection::settle`].
 
+mod attach;
+mod bpf;
+mod counters;
+mod detach;
+mod features;
+mod lists;
+mod load;
+mod log;
+mod maps;
+mod netlink;
+mod object;
+mod pins;
+pub mod testrun;
+
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
+
+use self::counters::KernelReader;
+use self::lists::KernelWriter;
+use self::maps::Maps;
+use self::pins::{Opened, Pins};
 use crate::config;
 use crate::dataplane::{Reader, Writer};
+
+pub use self::attach::Protection;
+pub use self::detach::{Detached, detach};
+pub use self::features::{Features, MINIMUM_KERNEL, probe};
+pub use self::log::KernelLog;
 
 /// Where and how large.
 #[derive(Debug, Clone)]
@@ -25,7 +50,15 @@ pub struct OpenOptions {
 
 /// The maps, and the lock that keeps a second daemon out. Dropping it leaves enforcement on.
 #[derive(Debug)]
-pub struct Dataplane {}
+pub struct Dataplane {
+    pins: Arc<Pins>,
+    maps: Arc<Maps>,
+    features: Features,
+    adopted: bool,
+    notes: Vec<String>,
+    log_drops: bool,
+    replace: bool,
+}
 
 impl Dataplane {
     /// Creates the maps, or adopts those of an earlier run after checking each of them. Attaches nothing; what an
@@ -36,44 +69,57 @@ impl Dataplane {
     /// Names what is missing or in the way, and the remedy: the kernel is too old, the pins directory is on no bpffs
     /// and none can be mounted, another daemon holds the lock, the pins there do not fit.
     pub fn open(options: &OpenOptions) -> anyhow::Result<Self> {
-        anyhow::bail!("{}: not implemented", options.pins_directory.display())
+        let features = probe()?;
+        let pins = Pins::lock(&options.pins_directory)?;
+        let Opened { maps, adopted, notes } = pins.open_maps(&options.capacity)?;
+        Ok(Self {
+            pins: Arc::new(pins),
+            maps: Arc::new(maps),
+            features,
+            adopted,
+            notes,
+            log_drops: options.log_drops,
+            replace: options.replace,
+        })
     }
 
     /// Whether there was something of an earlier run: lists may hold entries, programs may be attached.
     pub fn adopted(&self) -> bool {
-        false
+        self.adopted
     }
 
     /// What an operator should know about the start, as sentences: pins migrated, tables rebuilt.
     pub fn notes(&self) -> &[String] {
-        &[]
+        &self.notes
+    }
+
+    /// What this kernel can do.
+    pub fn features(&self) -> &Features {
+        &self.features
     }
 
     /// The lists. There shall be one writer at a time.
-    ///
-    /// # Errors
-    ///
-    /// If file descriptors run out.
-    pub fn writer(&self) -> anyhow::Result<Box<dyn Writer>> {
-        anyhow::bail!("not implemented")
+    pub fn writer(&self) -> Box<dyn Writer> {
+        Box::new(KernelWriter::new(Arc::clone(&self.maps)))
     }
 
     /// The counters and capacities.
     ///
     /// # Errors
     ///
-    /// If file descriptors run out.
+    /// If the number of CPUs cannot be read.
     pub fn reader(&self) -> anyhow::Result<Arc<dyn Reader>> {
-        anyhow::bail!("not implemented")
+        Ok(Arc::new(KernelReader::new(Arc::clone(&self.maps)).context("cannot count the CPUs")?))
     }
 
     /// Programs and links.
     ///
     /// # Errors
     ///
-    /// If file descriptors run out.
+    /// If the hash secret cannot be made or read.
     pub fn protection(&self) -> anyhow::Result<Protection> {
-        anyhow::bail!("not implemented")
+        let (pins, maps) = (Arc::clone(&self.pins), Arc::clone(&self.maps));
+        Protection::new(pins, maps, self.features.clone(), self.log_drops, self.replace)
     }
 }
 
@@ -134,94 +180,3 @@ impl fmt::Display for ProtectError {
 }
 
 impl std::error::Error for ProtectError {}
-
-/// Puts programs on interfaces.
-#[derive(Debug)]
-pub struct Protection {}
-
-impl Protection {
-    /// Loads a program with the interface's limits and puts it there: by atomic update if an earlier program of
-    /// limiter runs there (also one of another ABI version), else by a new pinned link. To be called again when the
-    /// limits change or the interface was re-created.
-    ///
-    /// # Errors
-    ///
-    /// See [`ProtectError`]. Whatever protected the interface before still does.
-    pub fn protect(&mut self, interface: &config::Interface) -> Result<Attached, ProtectError> {
-        Err(ProtectError::NoInterface { interface: interface.name.clone() })
-    }
-
-    /// How the interface is protected at this moment, as the kernel tells it; `None` if it is not, for instance
-    /// because it was removed and re-created.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel cannot be asked.
-    pub fn attached(&self, name: &str) -> anyhow::Result<Option<Attached>> {
-        anyhow::bail!("{name}: not implemented")
-    }
-
-    /// Names of all interfaces that have a link, configured or not.
-    ///
-    /// # Errors
-    ///
-    /// If the pins cannot be read.
-    pub fn linked(&self) -> anyhow::Result<Vec<String>> {
-        anyhow::bail!("not implemented")
-    }
-
-    /// Takes the program off the interface and gives its counter slot back. Whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// If the pin cannot be removed.
-    pub fn release(&mut self, name: &str) -> anyhow::Result<bool> {
-        anyhow::bail!("{name}: not implemented")
-    }
-
-    /// Removes pins of other ABI versions and of tables that were rebuilt, with links that were not taken over. To be
-    /// called when all configured interfaces are protected. Returns what it did, as sentences.
-    ///
-    /// # Errors
-    ///
-    /// If a pin cannot be removed.
-    pub fn settle(&mut self) -> anyhow::Result<Vec<String>> {
-        anyhow::bail!("not implemented")
-    }
-
-    /// The log lines of the programs that this protects, now and later; run it as a task.
-    pub fn log(&self) -> KernelLog {
-        KernelLog {}
-    }
-}
-
-/// Carries the log lines of the kernel side over to the log of the process, at their level (debug).
-#[derive(Debug)]
-pub struct KernelLog {}
-
-impl KernelLog {
-    /// Runs until it is dropped.
-    pub async fn run(self) {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// What [`detach`] did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Detached {
-    /// Interfaces that had a link and are free now.
-    pub interfaces: Vec<String>,
-    /// Whether all maps were removed too: only if no interface was left out.
-    pub maps_removed: bool,
-    /// Process that holds the lock: a daemon that is still running and may protect the interfaces again.
-    pub daemon: Option<u32>,
-}
-
-/// Takes limiter off `interfaces`, or off all if there are none, and removes the pins; needs no daemon.
-///
-/// # Errors
-///
-/// If a pin cannot be removed. Nothing pinned is no error.
-pub fn detach(pins_directory: &Path, interfaces: &[String]) -> anyhow::Result<Detached> {
-    anyhow::bail!("{}, {interfaces:?}: not implemented", pins_directory.display())
-}

@@ -1,0 +1,125 @@
+//! The one place with packet pointers.
+
+use aya_ebpf::helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::programs::XdpContext;
+use limiter_common::Frame;
+
+/// A frame in the driver's buffers. `FRAGMENTED` ones continue behind `data_end` in buffers without pointers.
+pub(crate) struct XdpFrame<'a, const FRAGMENTED: bool> {
+    ctx: &'a XdpContext,
+    data: *const u8,
+    data_end: *const u8,
+    len: usize,
+}
+
+impl<'a> XdpFrame<'a, false> {
+    /// The frame, if it has one buffer; else its first buffer.
+    #[inline(always)]
+    pub(crate) fn linear(ctx: &'a XdpContext) -> Self {
+        let (data, data_end) = (ctx.data(), ctx.data_end());
+        Self { ctx, data: data as *const u8, data_end: data_end as *const u8, len: data_end - data }
+    }
+}
+
+impl<'a> XdpFrame<'a, true> {
+    /// The frame, if it has more than one buffer.
+    #[inline(always)]
+    pub(crate) fn fragmented(ctx: &'a XdpContext) -> Option<Self> {
+        let XdpFrame { ctx, data, data_end, len: linear } = XdpFrame::linear(ctx);
+        // SAFETY: `ctx` is the context that the kernel passed in.
+        let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
+        let len = usize::try_from(len).unwrap_or(linear);
+        (len != linear).then_some(Self { ctx, data, data_end, len })
+    }
+}
+
+impl<const FRAGMENTED: bool> Frame for XdpFrame<'_, FRAGMENTED> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let start = same_register(self.data.wrapping_add(at));
+        if start.wrapping_add(N) <= self.data_end {
+            // SAFETY: the N bytes lie before `data_end`, which the verifier checks again.
+            Some(unsafe { load(start) })
+        } else if FRAGMENTED {
+            self.read_across(at)
+        } else {
+            None
+        }
+    }
+}
+
+impl<const FRAGMENTED: bool> XdpFrame<'_, FRAGMENTED> {
+    /// Bytes that are not all in the first buffer.
+    #[inline(always)]
+    fn read_across<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        let at = u32::try_from(at).ok()?;
+        // SAFETY: `bytes` has room for N bytes; the helper checks `at` against the frame.
+        let status =
+            unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, bytes.as_mut_ptr().cast(), N as u32) };
+        (status == 0).then_some(bytes)
+    }
+}
+
+/// The pointer, opaque to the compiler.
+///
+/// The verifier accepts a load only through the very pointer whose bounds were compared. Left alone, LLVM computes a
+/// second one for the load whenever the offset is variable.
+#[inline(always)]
+fn same_register(mut pointer: *const u8) -> *const u8 {
+    // SAFETY: no instruction.
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+    }
+    pointer
+}
+
+/// `N` bytes in words as wide as possible. LLVM would load a byte array byte by byte, since it does not know that the
+/// kernel allows loads of any alignment from packets.
+///
+/// # Safety
+///
+/// `N` bytes from `start` on can be read.
+#[inline(always)]
+unsafe fn load<const N: usize>(start: *const u8) -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut done = 0;
+    // Constant bounds: unrolled, and each word goes to where its bytes are used.
+    while done + 8 <= N {
+        // SAFETY: within the N bytes; alignment as above.
+        let word = unsafe { start.add(done).cast::<u64>().read() };
+        put(&mut bytes, done, word.to_ne_bytes());
+        done += 8;
+    }
+    if done + 4 <= N {
+        // SAFETY: as above.
+        let word = unsafe { start.add(done).cast::<u32>().read() };
+        put(&mut bytes, done, word.to_ne_bytes());
+        done += 4;
+    }
+    if done + 2 <= N {
+        // SAFETY: as above.
+        let word = unsafe { start.add(done).cast::<u16>().read() };
+        put(&mut bytes, done, word.to_ne_bytes());
+        done += 2;
+    }
+    if done < N {
+        // SAFETY: as above.
+        bytes[done] = unsafe { start.add(done).read() };
+    }
+    bytes
+}
+
+#[inline(always)]
+fn put<const N: usize, const M: usize>(bytes: &mut [u8; N], at: usize, word: [u8; M]) {
+    let mut i = 0;
+    while i < M {
+        bytes[at + i] = word[i];
+        i += 1;
+    }
+}

@@ -1,0 +1,87 @@
+//! Read-only globals, set before the program is loaded, so that the verifier knows them and removes what is unused.
+
+use core::mem::MaybeUninit;
+use core::ptr::from_ref;
+
+use limiter_common::abi::{Limits, Settings};
+
+/// Keeps the compiler from believing the initial value.
+#[repr(transparent)]
+struct Global<T>(MaybeUninit<T>);
+
+#[unsafe(no_mangle)]
+static SETTINGS: Global<Settings> = Global(MaybeUninit::new(Settings {
+    secret: [0; 2],
+    fixed_now: 0,
+    sets: 0,
+    cells: 0,
+    slot: 0,
+    limited: 0,
+    super_frames: 0,
+    log_drops: 0,
+}));
+
+#[unsafe(no_mangle)]
+static LIMITS: Global<Limits> = Global(MaybeUninit::new(Limits::NONE));
+
+/// Reads one field; the whole structure would be copied to the stack.
+macro_rules! setting {
+    ($field:ident) => {{
+        // SAFETY: initialised, and never written after loading. Volatile, or it would be folded to the initial value.
+        unsafe { (&raw const (*SETTINGS.0.as_ptr()).$field).read_volatile() }
+    }};
+}
+
+#[inline(always)]
+pub(crate) fn secret() -> [u64; 2] {
+    // SAFETY: as in `setting!`; by word, since a volatile read of an array is a copy by bytes.
+    unsafe {
+        let secret = (&raw const (*SETTINGS.0.as_ptr()).secret).cast::<u64>();
+        [secret.read_volatile(), secret.add(1).read_volatile()]
+    }
+}
+
+#[inline(always)]
+pub(crate) fn fixed_now() -> u64 {
+    setting!(fixed_now)
+}
+
+#[inline(always)]
+pub(crate) fn sets() -> u32 {
+    setting!(sets)
+}
+
+#[inline(always)]
+pub(crate) fn cells() -> u32 {
+    setting!(cells)
+}
+
+#[inline(always)]
+pub(crate) fn slot() -> u32 {
+    setting!(slot)
+}
+
+#[inline(always)]
+pub(crate) fn super_frames() -> bool {
+    setting!(super_frames) != 0
+}
+
+#[inline(always)]
+pub(crate) fn log_drops() -> bool {
+    setting!(log_drops) != 0
+}
+
+/// The limits; `None` if nothing is limited.
+#[inline(always)]
+pub(crate) fn limits() -> Option<&'static Limits> {
+    if setting!(limited) == 0 {
+        return None;
+    }
+    let mut limits = from_ref(&LIMITS);
+    // SAFETY: no instruction; hides which global it is, so that its initial value is not believed.
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(reg) limits, options(pure, nomem, nostack, preserves_flags));
+    }
+    // SAFETY: still the address of `LIMITS`, which is initialised.
+    Some(unsafe { (*limits).0.assume_init_ref() })
+}

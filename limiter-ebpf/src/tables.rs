@@ -1,0 +1,116 @@
+//! The lookups of a verdict, in BPF maps.
+
+use core::cell::Cell;
+
+use aya_ebpf::btf_maps::lpm_trie::Key as TrieKey;
+use limiter_common::abi::{Entry, Limits};
+use limiter_common::parse::Lengths;
+use limiter_common::slots::{Charge, Key, Policy, charge};
+use limiter_common::{Address, Nanos, Tables};
+
+use crate::{globals, maps};
+
+/// The maps, and the source that was looked up last: for the log, so that it need not parse again.
+pub(crate) struct KernelTables {
+    looked_up: Cell<[u64; 2]>,
+}
+
+impl KernelTables {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self { looked_up: Cell::new([0; 2]) }
+    }
+
+    /// The source that was looked up, as 16 bytes in network order: IPv4 as an IPv4-mapped address, `::` if the frame
+    /// was dropped before. Only kept while drops are logged.
+    #[inline(always)]
+    pub(crate) fn looked_up(&self) -> [u64; 2] {
+        self.looked_up.get()
+    }
+
+    #[inline(always)]
+    fn remember(&self, source: &Address) {
+        if globals::log_drops() {
+            self.looked_up.set(match source {
+                Address::V4(v4) => [0, u64::from(0xffff_u32.to_be()) | u64::from(u32::from_ne_bytes(*v4)) << 32],
+                Address::V6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]) => [
+                    u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
+                    u64::from_ne_bytes([*i, *j, *k, *l, *m, *n, *o, *p]),
+                ],
+            });
+        }
+    }
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn entry(&self, source: &Address) -> Entry {
+        self.remember(source);
+        // SAFETY of all lookups: entries are copied at once. An update at the same time leaves the old deadlines, the
+        // new ones, or one of each; all were asked for a moment apart.
+        match source {
+            Address::V4(address) => {
+                let host = unsafe { maps::ADDRESSES_V4.get(address) }.copied();
+                let prefix = maps::PREFIXES_V4.get(&TrieKey::new(32, *address)).map(from_words);
+                host.unwrap_or(Entry::NONE).union(prefix.unwrap_or(Entry::NONE))
+            }
+            Address::V6(address) => {
+                let host = unsafe { maps::ADDRESSES_V6.get(address) }.copied();
+                let prefix = maps::PREFIXES_V6.get(&TrieKey::new(128, *address)).copied();
+                host.unwrap_or(Entry::NONE).union(prefix.unwrap_or(Entry::NONE))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn lengths(&self) -> Lengths {
+        Lengths { super_frames: globals::super_frames() }
+    }
+
+    #[inline(always)]
+    fn limits(&self) -> Option<&Limits> {
+        globals::limits()
+    }
+
+    #[inline(always)]
+    fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge> {
+        match source {
+            Address::V4(address) => charge_v4(u32::from_ne_bytes(*address), policy, bytes, now.0),
+            Address::V6([a, b, c, d, e, f, g, h, ..]) => {
+                charge_v6(u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), policy, bytes, now.0)
+            }
+        }
+    }
+}
+
+/// Not inlined, since a packet may be charged several times; takes plain words, since an address would be passed in
+/// memory.
+#[inline(never)]
+fn charge_v4(address: u32, policy: &Policy, bytes: u32, now: u64) -> Option<Charge> {
+    charge_source(&Address::V4(address.to_ne_bytes()), policy, bytes, Nanos(now))
+}
+
+/// `prefix` is the /64, which is all that counts of an IPv6 source.
+#[inline(never)]
+fn charge_v6(prefix: u64, policy: &Policy, bytes: u32, now: u64) -> Option<Charge> {
+    let [a, b, c, d, e, f, g, h] = prefix.to_ne_bytes();
+    let source = Address::V6([a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0]);
+    charge_source(&source, policy, bytes, Nanos(now))
+}
+
+#[inline(always)]
+fn charge_source(source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge> {
+    let key = Key::new(source, policy.id, globals::secret());
+    let set = maps::SLOTS.get(key.set(globals::sets()))?;
+    let shared = maps::CELLS.get(key.cell(globals::cells()))?;
+    Some(charge(set, shared, &key, policy, bytes, now))
+}
+
+#[inline(always)]
+fn from_words([block0, block1, allow0, allow1]: &maps::EntryWords) -> Entry {
+    let word = |first: u32, second: u32| {
+        let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    };
+    Entry { block_until: word(*block0, *block1), allow_until: word(*allow0, *allow1) }
+}

@@ -1,0 +1,427 @@
+//! Puts programs on interfaces and keeps them there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use limiter_common::abi::{self, MAX_INTERFACES, Settings};
+
+use super::features::Features;
+use super::log::KernelLog;
+use super::maps::Maps;
+use super::netlink::{self, Running};
+use super::pins::{self, Pins};
+use super::{AttachMode, Attached, ProtectError, bpf, counters, load};
+use crate::config::{self, Mode};
+
+/// Puts programs on interfaces.
+#[derive(Debug)]
+pub struct Protection {
+    pins: Arc<Pins>,
+    maps: Arc<Maps>,
+    features: Features,
+    cpus: usize,
+    secret: [u64; 2],
+    log_drops: bool,
+    replace: bool,
+    log: KernelLog,
+    /// Interfaces that were asked for: links of theirs are never given up.
+    wanted: BTreeSet<String>,
+}
+
+/// A link of ours that holds a program on an interface right now.
+struct Live {
+    link: OwnedFd,
+    path: PathBuf,
+    running: Running,
+}
+
+/// A program in the kernel that is on no interface yet. Its object must live until it is attached.
+struct Program {
+    object: aya::Ebpf,
+    name: &'static str,
+    frags: bool,
+    id: u32,
+}
+
+impl Protection {
+    pub(super) fn new(
+        pins: Arc<Pins>,
+        maps: Arc<Maps>,
+        features: Features,
+        log_drops: bool,
+        replace: bool,
+    ) -> anyhow::Result<Self> {
+        let cpus = counters::possible_cpus().context("cannot count the CPUs")?;
+        let secret = secret(&maps).context("cannot keep the hash secret")?;
+        let log = KernelLog::new(Arc::clone(&maps));
+        Ok(Self { pins, maps, features, cpus, secret, log_drops, replace, log, wanted: BTreeSet::new() })
+    }
+
+    /// Loads a program with the interface's limits and puts it there: by atomic update if an earlier program of
+    /// limiter runs there (also one of another ABI version), else by a new pinned link. To be called again when the
+    /// limits change or the interface was re-created.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProtectError`]. Whatever protected the interface before still does.
+    pub fn protect(&mut self, interface: &config::Interface) -> Result<Attached, ProtectError> {
+        self.wanted.insert(interface.name.clone());
+        let name = || interface.name.clone();
+        let failed = |error| ProtectError::Failed { interface: name(), error };
+        let Some(ifindex) = netlink::index_of(&interface.name) else {
+            return Err(ProtectError::NoInterface { interface: name() });
+        };
+        let running = netlink::running(ifindex)
+            .with_context(|| "cannot ask for its XDP programs".to_owned())
+            .map_err(failed)?;
+        let slot = self.slot(&interface.name).map_err(failed)?;
+        let live = self.live(&interface.name, ifindex, &running).map_err(failed)?;
+        let attached = match live {
+            Some(live) if fits(interface.mode, live.running.mode) => {
+                self.update(interface, ifindex, slot, live).map_err(failed)?
+            }
+            Some(live) => self.change_mode(interface, ifindex, slot, live).map_err(failed)?,
+            None => {
+                self.clear(interface, ifindex, &running)?;
+                self.attach(interface, ifindex, slot).map_err(failed)?
+            }
+        };
+        Ok(attached)
+    }
+
+    /// How the interface is protected at this moment, as the kernel tells it; `None` if it is not, for instance
+    /// because it was removed and re-created.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be asked.
+    pub fn attached(&self, name: &str) -> anyhow::Result<Option<Attached>> {
+        let Some(ifindex) = netlink::index_of(name) else { return Ok(None) };
+        let running = netlink::running(ifindex)
+            .with_context(|| format!("cannot ask for the XDP programs of interface {name}"))?;
+        let Some(Live { running: Running { program_id, mode }, .. }) = self.live(name, ifindex, &running)?
+        else {
+            return Ok(None);
+        };
+        let frags = bpf::program_name(program_id).is_ok_and(|name| name == abi::PROGRAM_FRAGS);
+        Ok(Some(Attached { interface: name.to_owned(), ifindex, mode, frags, program_id }))
+    }
+
+    /// Names of all interfaces that have a link, configured or not.
+    ///
+    /// # Errors
+    ///
+    /// If the pins cannot be read.
+    pub fn linked(&self) -> anyhow::Result<Vec<String>> {
+        self.pins.linked()
+    }
+
+    /// Takes the program off the interface and gives its counter slot back. Whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// If the pin cannot be removed.
+    pub fn release(&mut self, name: &str) -> anyhow::Result<bool> {
+        self.wanted.remove(name);
+        self.log.remove(name);
+        let paths = self.pins.links_of(name)?;
+        for path in &paths {
+            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        if let Some(slot) = self.find_slot(name)? {
+            counters::set_interface(&self.maps, slot, "")
+                .with_context(|| format!("cannot free the counters of interface {name}"))?;
+        }
+        Ok(!paths.is_empty())
+    }
+
+    /// Removes pins of other ABI versions and of tables that were rebuilt, with links that nobody asked for. To be
+    /// called when all configured interfaces are protected; those of interfaces that could not be are kept. Returns
+    /// what it did, as sentences.
+    ///
+    /// # Errors
+    ///
+    /// If a pin cannot be removed.
+    pub fn settle(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut done = Vec::new();
+        for set in self.pins.superseded()? {
+            let mut needed = false;
+            for path in pins::links(&set)? {
+                let interface = pins::interface_of(&path).unwrap_or_default();
+                if self.wanted.contains(&interface) && netlink::index_of(&interface).is_some() {
+                    needed = true;
+                } else {
+                    fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+                    done.push(format!(
+                        "interface {interface}: no longer configured, its old link is removed"
+                    ));
+                }
+            }
+            if !needed {
+                pins::remove_set(&set)?;
+                done.push(format!("{}: taken over and removed", set.display()));
+            }
+        }
+        Ok(done)
+    }
+
+    /// The log lines of the programs that this protects, now and later; run it as a task.
+    pub fn log(&self) -> KernelLog {
+        self.log.clone()
+    }
+
+    /// Our link that holds a program on the interface; pins of links that hold nothing any more are removed.
+    fn live(&self, name: &str, ifindex: u32, running: &[Running]) -> anyhow::Result<Option<Live>> {
+        for path in self.pins.links_of(name)? {
+            let link = bpf::get(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            let info =
+                bpf::link_info(link.as_fd()).with_context(|| format!("{} is no link", path.display()))?;
+            let found = running.iter().find(|running| running.program_id == info.program_id);
+            if let Some(running) = found.filter(|_| info.is_xdp() && info.ifindex == ifindex) {
+                return Ok(Some(Live { link, path, running: *running }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Replaces the program of a live link, and pins the link where this version keeps it.
+    fn update(
+        &self,
+        interface: &config::Interface,
+        ifindex: u32,
+        slot: u32,
+        live: Live,
+    ) -> anyhow::Result<Attached> {
+        let mode = live.running.mode;
+        let mut program = self.load(interface, slot, mode)?;
+        bpf::link_update(live.link.as_fd(), fd(&mut program)?.as_fd())
+            .context("the kernel refused to replace the program")?;
+        let path = self.pins.link_path(&interface.name);
+        if live.path != path {
+            self.pin(&live.link, &path)?;
+            fs::remove_file(&live.path).with_context(|| format!("cannot remove {}", live.path.display()))?;
+        }
+        Ok(self.done(interface, ifindex, mode, program))
+    }
+
+    /// Attaches in another mode than the link is in. Modes exclude each other, so this leaves a gap of microseconds;
+    /// if the new mode does not work, the old one is put back.
+    fn change_mode(
+        &self,
+        interface: &config::Interface,
+        ifindex: u32,
+        slot: u32,
+        live: Live,
+    ) -> anyhow::Result<Attached> {
+        let old_mode = live.running.mode;
+        // Prepared first, so that loading is not part of the gap.
+        let mut fallback = self.load(interface, slot, old_mode)?;
+        let fallback_fd = fd(&mut fallback)?;
+        fs::remove_file(&live.path).with_context(|| format!("cannot remove {}", live.path.display()))?;
+        drop(live.link);
+        match self.attach(interface, ifindex, slot) {
+            Ok(attached) => Ok(attached),
+            Err(error) => {
+                let link = bpf::link_create(fallback_fd.as_fd(), ifindex, flag(old_mode))
+                    .context("and the former mode cannot be restored")
+                    .context(format!("{error:#}"))?;
+                self.pin(&link, &self.pins.link_path(&interface.name))?;
+                Err(error.context(format!("still protected in {} mode", old_mode.label())))
+            }
+        }
+    }
+
+    /// Makes way for a new link: removes our dead pins, and strangers if that was asked for.
+    fn clear(
+        &self,
+        interface: &config::Interface,
+        ifindex: u32,
+        running: &[Running],
+    ) -> Result<(), ProtectError> {
+        let failed = |error| ProtectError::Failed { interface: interface.name.clone(), error };
+        for path in self.pins.links_of(&interface.name).map_err(failed)? {
+            fs::remove_file(&path)
+                .with_context(|| format!("cannot remove {}", path.display()))
+                .map_err(failed)?;
+        }
+        for stranger in running {
+            let id = stranger.program_id;
+            if !self.replace {
+                let name = bpf::program_name(id).unwrap_or_default();
+                return Err(ProtectError::Stranger { interface: interface.name.clone(), id, name });
+            }
+            let link = bpf::find_xdp_link(id, ifindex)
+                .context("cannot look for the link of the XDP program in the way")
+                .map_err(failed)?;
+            match link {
+                Some(link) => bpf::link_detach(link.as_fd()),
+                None => netlink::detach(ifindex, flag(stranger.mode)),
+            }
+            .with_context(|| format!("cannot take off the XDP program in the way (id {id})"))
+            .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a new link in the first mode that is allowed and works.
+    fn attach(&self, interface: &config::Interface, ifindex: u32, slot: u32) -> anyhow::Result<Attached> {
+        let modes: &[AttachMode] = match interface.mode {
+            Mode::Native => &[AttachMode::Native],
+            Mode::Generic => &[AttachMode::Generic],
+            Mode::Auto => &[AttachMode::Native, AttachMode::Generic],
+        };
+        let mut refusal = anyhow!("no mode is allowed");
+        for mode in modes {
+            let mut program = self.load(interface, slot, *mode)?;
+            match bpf::link_create(fd(&mut program)?.as_fd(), ifindex, flag(*mode)) {
+                Ok(link) => {
+                    self.pin(&link, &self.pins.link_path(&interface.name))?;
+                    return Ok(self.done(interface, ifindex, *mode, program));
+                }
+                Err(error) => {
+                    let text = format!("cannot attach in {} mode ({})", mode.label(), hint(&error, *mode));
+                    refusal = anyhow::Error::new(error).context(text);
+                }
+            }
+        }
+        Err(refusal)
+    }
+
+    fn load(&self, interface: &config::Interface, slot: u32, mode: AttachMode) -> anyhow::Result<Program> {
+        let settings = Settings {
+            secret: self.secret,
+            fixed_now: 0,
+            sets: self.maps.capacity(&abi::SLOTS),
+            cells: self.maps.capacity(&abi::CELLS),
+            slot,
+            limited: u32::from(interface.limited),
+            super_frames: u32::from(mode == AttachMode::Generic),
+            log_drops: u32::from(self.log_drops),
+        };
+        let frags = self.features.frags;
+        let name = if frags { abi::PROGRAM_FRAGS } else { abi::PROGRAM_LINEAR };
+        let mut object = load::open(&self.pins.directory(), &settings, &interface.limits)
+            .context("cannot prepare the program")?;
+        let id = load::program(&mut object, name)?.info().context("cannot ask for the program's id")?.id();
+        Ok(Program { object, name, frags, id })
+    }
+
+    fn pin(&self, link: &OwnedFd, path: &Path) -> anyhow::Result<()> {
+        bpf::pin(link.as_fd(), path).map_err(|error| pins::cannot_pin(path, error))
+    }
+
+    fn done(
+        &self,
+        interface: &config::Interface,
+        ifindex: u32,
+        mode: AttachMode,
+        program: Program,
+    ) -> Attached {
+        let Program { object, frags, id, .. } = program;
+        if self.log_drops {
+            self.log.add(&interface.name, object);
+        }
+        Attached { interface: interface.name.clone(), ifindex, mode, frags, program_id: id }
+    }
+
+    /// The interface's place in the counters: the one it has, else a free one, else that of an interface that is not
+    /// protected any more.
+    fn slot(&self, name: &str) -> anyhow::Result<u32> {
+        if let Some(slot) = self.find_slot(name)? {
+            return Ok(slot);
+        }
+        let linked = self.pins.linked()?;
+        let free = |holder: &str| {
+            holder.is_empty() || !(linked.iter().any(|name| name == holder) || self.wanted.contains(holder))
+        };
+        let mut candidates = Vec::new();
+        for slot in 0..MAX_INTERFACES {
+            let holder = counters::interface(&self.maps, slot).context("cannot read the interfaces")?;
+            if free(&holder) {
+                candidates.push((!holder.is_empty(), slot));
+            }
+        }
+        let (_, slot) = candidates.into_iter().min().ok_or_else(|| {
+            anyhow!("{MAX_INTERFACES} interfaces are protected; there is no room for another")
+        })?;
+        counters::reset(&self.maps, self.cpus, slot).context("cannot reset the counters")?;
+        counters::set_interface(&self.maps, slot, name).context("cannot name the counters")?;
+        Ok(slot)
+    }
+
+    fn find_slot(&self, name: &str) -> anyhow::Result<Option<u32>> {
+        for slot in 0..MAX_INTERFACES {
+            if counters::interface(&self.maps, slot).context("cannot read the interfaces")? == name {
+                return Ok(Some(slot));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn fd(program: &mut Program) -> anyhow::Result<OwnedFd> {
+    let loaded = program.object.program(program.name).ok_or_else(|| anyhow!("the program is gone"))?;
+    let loaded: &aya::programs::Xdp = loaded.try_into().context("not an XDP program")?;
+    let fd: BorrowedFd<'_> = loaded.fd().context("the program is not loaded")?.as_fd();
+    fd.try_clone_to_owned().context("out of file descriptors")
+}
+
+/// Whether a link in this mode is what is asked for.
+fn fits(asked: Mode, mode: AttachMode) -> bool {
+    match asked {
+        Mode::Native => mode == AttachMode::Native,
+        Mode::Generic => mode == AttachMode::Generic,
+        Mode::Auto => true,
+    }
+}
+
+fn flag(mode: AttachMode) -> u32 {
+    match mode {
+        AttachMode::Native => bpf::FLAG_NATIVE,
+        AttachMode::Generic => bpf::FLAG_GENERIC,
+    }
+}
+
+/// What to do when the kernel or the driver refuses a program.
+fn hint(error: &io::Error, mode: AttachMode) -> &'static str {
+    match (error.raw_os_error(), mode) {
+        (Some(libc::EBUSY | libc::EEXIST), _) => {
+            "another XDP program was attached just now; see: ip link show, bpftool net"
+        }
+        (Some(libc::ENOMEM), AttachMode::Native) => {
+            "the driver has no memory or queues left for XDP; reduce its queues: ethtool -L"
+        }
+        (Some(libc::ERANGE | libc::EINVAL), AttachMode::Native) => {
+            "the driver refuses; often the MTU is too large for XDP or LRO is on (ethtool -K … lro off); or set mode = \
+             \"auto\""
+        }
+        (Some(libc::EOPNOTSUPP), AttachMode::Native) => {
+            "the driver has no XDP or not with these offloads; set mode = \"auto\" or \"generic\""
+        }
+        (Some(libc::EPERM | libc::EACCES), _) => "limiterd needs root, or CAP_NET_ADMIN and CAP_BPF",
+        (Some(libc::ENODEV), _) => "the interface is gone",
+        _ => "see the kernel's log: dmesg",
+    }
+}
+
+/// The hash secret of this machine's tables: drawn once, kept as long as the tables.
+fn secret(maps: &Maps) -> io::Result<[u64; 2]> {
+    const KEY: [u8; 4] = [0; 4];
+    let mut bytes = [0; 16];
+    bpf::lookup(maps.fd(&abi::SECRET), &KEY, &mut bytes)?;
+    if bytes == [0; 16] {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+        }
+        bpf::update(maps.fd(&abi::SECRET), &KEY, &bytes)?;
+    }
+    let (first, second) = bytes.split_at(8);
+    let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+    Ok([word(first), word(second)])
+}

@@ -1,0 +1,107 @@
+//! Reads counters, and who they belong to.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use limiter_common::Reason;
+use limiter_common::abi::{self, Count, InterfaceName, MAX_INTERFACES, counter_index};
+
+use super::bpf;
+use super::maps::Maps;
+use crate::dataplane::{InterfaceCounts, Reader, TableCapacity};
+
+/// Reads the maps.
+#[derive(Debug)]
+pub(super) struct KernelReader {
+    maps: Arc<Maps>,
+    cpus: usize,
+}
+
+impl KernelReader {
+    pub(super) fn new(maps: Arc<Maps>) -> io::Result<Self> {
+        Ok(Self { maps, cpus: possible_cpus()? })
+    }
+}
+
+impl Reader for KernelReader {
+    fn counts(&self) -> io::Result<Vec<InterfaceCounts>> {
+        let mut all = Vec::new();
+        for slot in 0..MAX_INTERFACES {
+            let name = interface(&self.maps, slot)?;
+            if name.is_empty() {
+                continue;
+            }
+            let counts = Reason::ALL
+                .iter()
+                .map(|reason| Ok((*reason, count(&self.maps, self.cpus, slot, *reason)?)))
+                .collect::<io::Result<_>>()?;
+            all.push(InterfaceCounts { interface: name, counts });
+        }
+        Ok(all)
+    }
+
+    fn capacities(&self) -> Vec<TableCapacity> {
+        [abi::ADDRESSES_V4, abi::ADDRESSES_V6, abi::PREFIXES_V4, abi::PREFIXES_V6]
+            .iter()
+            .map(|spec| TableCapacity { table: spec.name, capacity: self.maps.capacity(spec) })
+            .collect()
+    }
+}
+
+/// The counts of one reason in one slot, over all CPUs.
+pub(super) fn count(maps: &Maps, cpus: usize, slot: u32, reason: Reason) -> io::Result<Count> {
+    let mut values = vec![0; cpus * size_of::<Count>()];
+    let key = counter_index(slot, reason.index()).to_ne_bytes();
+    bpf::lookup(maps.fd(&abi::COUNTERS), &key, &mut values)?;
+    let mut sum = Count::default();
+    for value in values.chunks_exact(size_of::<Count>()) {
+        let (packets, bytes) = value.split_at(8);
+        sum.packets += u64::from_ne_bytes(packets.try_into().unwrap_or_default());
+        sum.bytes += u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+    }
+    Ok(sum)
+}
+
+/// Sets all counts of a slot to zero.
+pub(super) fn reset(maps: &Maps, cpus: usize, slot: u32) -> io::Result<()> {
+    let zeros = vec![0; cpus * size_of::<Count>()];
+    for reason in Reason::ALL {
+        bpf::update(maps.fd(&abi::COUNTERS), &counter_index(slot, reason.index()).to_ne_bytes(), &zeros)?;
+    }
+    Ok(())
+}
+
+/// Name of the interface that holds a slot; empty if none does.
+pub(super) fn interface(maps: &Maps, slot: u32) -> io::Result<String> {
+    let mut name = InterfaceName::default();
+    bpf::lookup(maps.fd(&abi::INTERFACES), &slot.to_ne_bytes(), &mut name)?;
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    Ok(String::from_utf8_lossy(&name[..end]).into_owned())
+}
+
+/// Gives a slot to an interface; to none if the name is empty.
+pub(super) fn set_interface(maps: &Maps, slot: u32, interface: &str) -> io::Result<()> {
+    let mut name = InterfaceName::default();
+    let bytes = interface.as_bytes();
+    name.get_mut(..bytes.len())
+        .filter(|field| field.len() < size_of::<InterfaceName>())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "interface name too long"))?
+        .copy_from_slice(bytes);
+    map_update(maps.fd(&abi::INTERFACES), slot, &name)
+}
+
+fn map_update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {
+    bpf::update(map, &key.to_ne_bytes(), value)
+}
+
+/// CPUs that there can ever be: per-CPU maps have a value for each, also for those that are not there.
+pub(super) fn possible_cpus() -> io::Result<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    // "0-3" or "0,2-3": the highest number counts.
+    let last = text.trim().rsplit([',', '-']).next().and_then(|number| number.parse::<usize>().ok());
+    match last {
+        Some(last) => Ok(last + 1),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("possible CPUs: {text:?}"))),
+    }
+}

@@ -1,0 +1,168 @@
+//! The real programs on frames of one's choice, without an interface: `BPF_PROG_TEST_RUN`.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use limiter_common::Reason;
+use limiter_common::abi::{self, Count, Limits, Settings};
+
+use super::lists::KernelWriter;
+use super::maps::Maps;
+use super::{bpf, counters, load};
+use crate::config::Capacity;
+use crate::dataplane::Writer;
+
+/// `XDP_DROP` and `XDP_PASS`.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+
+/// Which of the two programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// For frames in one buffer.
+    Linear,
+    /// For frames in several.
+    Frags,
+}
+
+/// What became of one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether it would have gone on to the stack.
+    pub passed: bool,
+    /// The one reason that was counted.
+    pub reason: Reason,
+    /// Bytes that were counted.
+    pub bytes: u64,
+}
+
+/// Both programs over maps of their own, which nobody else sees.
+#[derive(Debug)]
+pub struct TestPrograms {
+    maps: Arc<Maps>,
+    linear: Loaded,
+    frags: Loaded,
+    slot: u32,
+    cpus: usize,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    fd: OwnedFd,
+    verified: u32,
+}
+
+impl TestPrograms {
+    /// Loads both. The numbers of sets and cells in `settings` are replaced by those of the tables.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn load(settings: &Settings, limits: &Limits, capacity: &Capacity) -> anyhow::Result<Self> {
+        let settings = Settings {
+            sets: super::maps::entries(&abi::SLOTS, capacity),
+            cells: super::maps::entries(&abi::CELLS, capacity),
+            ..*settings
+        };
+        let mut object =
+            load::open_private(&settings, limits, capacity).context("cannot prepare the programs")?;
+        let maps = Maps::collect(|spec| {
+            let map = object.map(spec.name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            super::maps::fd_of(map).and_then(|fd| fd.try_clone_to_owned())
+        })?;
+        let mut program = |name| {
+            let program = load::program(&mut object, name)?;
+            let info = program.info().with_context(|| format!("program {name}"))?;
+            let fd = program.fd().with_context(|| format!("program {name}"))?.as_fd().try_clone_to_owned()?;
+            anyhow::Ok(Loaded { fd, verified: info.verified_instruction_count().unwrap_or(0) })
+        };
+        let (linear, frags) = (program(abi::PROGRAM_LINEAR)?, program(abi::PROGRAM_FRAGS)?);
+        let cpus = counters::possible_cpus()?;
+        Ok(Self { maps: Arc::new(maps), linear, frags, slot: settings.slot, cpus })
+    }
+
+    /// The lists.
+    pub fn writer(&self) -> Box<dyn Writer> {
+        Box::new(KernelWriter::new(Arc::clone(&self.maps)))
+    }
+
+    /// Instructions that the verifier followed for this program.
+    pub fn verified_instructions(&self, entry: Entry) -> u32 {
+        self.program(entry).verified
+    }
+
+    /// Forgets all rate state.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn reset_rates(&self) -> anyhow::Result<()> {
+        for spec in [&abi::SLOTS, &abi::CELLS] {
+            let zeros = vec![0; spec.value_size as usize];
+            for index in 0..self.maps.capacity(spec) {
+                bpf::update(self.maps.fd(spec), &index.to_ne_bytes(), &zeros)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one frame. With `first_buffer`, only that many bytes are in the first buffer (Linux 6.18); the linear
+    /// program takes no such frames.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses (for instance frames shorter than an Ethernet header), or the program did anything but
+    /// count one reason and pass or drop.
+    pub fn run(&self, entry: Entry, frame: &[u8], first_buffer: Option<u32>) -> anyhow::Result<Outcome> {
+        let before = self.counts()?;
+        let (verdict, _) = bpf::test_run(self.program(entry).fd.as_fd(), frame, first_buffer, 1)
+            .context("the kernel refused the test run")?;
+        let passed = match verdict {
+            XDP_PASS => true,
+            XDP_DROP => false,
+            other => return Err(anyhow!("the program returned {other}")),
+        };
+        let after = self.counts()?;
+        let mut changed = before.iter().zip(&after).zip(Reason::ALL).filter(|((a, b), _)| a != b);
+        match (changed.next(), changed.next()) {
+            (Some(((before, after), reason)), None) if after.packets == before.packets + 1 => {
+                Ok(Outcome { passed, reason: *reason, bytes: after.bytes - before.bytes })
+            }
+            _ => Err(anyhow!("the program did not count exactly one frame: {before:?} became {after:?}")),
+        }
+    }
+
+    /// Mean nanoseconds per run.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn time(&self, entry: Entry, frame: &[u8], repeat: u32) -> anyhow::Result<u32> {
+        let (_, nanos) = bpf::test_run(self.program(entry).fd.as_fd(), frame, None, repeat)
+            .context("the kernel refused the test run")?;
+        Ok(nanos)
+    }
+
+    fn counts(&self) -> io::Result<Vec<Count>> {
+        Reason::ALL.iter().map(|reason| counters::count(&self.maps, self.cpus, self.slot, *reason)).collect()
+    }
+
+    fn program(&self, entry: Entry) -> &Loaded {
+        match entry {
+            Entry::Linear => &self.linear,
+            Entry::Frags => &self.frags,
+        }
+    }
+}
+
+/// Mean nanoseconds per run of a program that does nothing: what [`TestPrograms::time`] is to be compared with.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn time_nothing(frame: &[u8], repeat: u32) -> anyhow::Result<u32> {
+    let program = super::features::nothing().context("the kernel refused the empty program")?;
+    Ok(bpf::test_run(program.as_fd(), frame, None, repeat)?.1)
+}
