@@ -3,6 +3,8 @@
 mod cli;
 mod harness;
 mod life;
+mod metrics;
 mod mutations;
 mod rate;
+mod scale;
 mod traffic;

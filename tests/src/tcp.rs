@@ -193,6 +193,24 @@ impl Drop for Client {
     }
 }
 
+/// What a server in `namespace` says to `GET path`: the status line, and the body.
+///
+/// # Errors
+///
+/// If nobody answers.
+pub fn get(namespace: &Namespace, server: SocketAddr, path: &str) -> Result<(String, String)> {
+    let mut answer = String::new();
+    namespace.enter(|| {
+        let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {server}\r\nAccept: */*\r\nConnection: close\r\n\r\n")?;
+        stream.read_to_string(&mut answer)?;
+        Ok(())
+    })?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("half an answer")?;
+    Ok((head.lines().next().unwrap_or_default().to_owned(), body.to_owned()))
+}
+
 fn request(server: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
