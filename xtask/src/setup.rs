@@ -25,6 +25,7 @@ pub(crate) fn setup(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     packages::ensure(&Tool::ALL)?;
+    prometheus();
     compiler::ensure_clippy(&toolchain)?;
     compiler::ensure_fuzzer()
 }
@@ -44,6 +45,15 @@ pub(crate) fn toolchain_with_clippy() -> Result<crate::toolchain::Toolchain> {
 /// Programs of the system, installed if they were not there.
 pub(crate) fn tools(tools: &[Tool]) -> Result<()> {
     packages::ensure(tools)
+}
+
+/// Where Prometheus' programs are, if not on PATH; fetched if they were not there. Without them its tests are skipped,
+/// and say so.
+pub(crate) fn prometheus() -> Option<std::path::PathBuf> {
+    packages::prometheus().unwrap_or_else(|error| {
+        eprintln!("setup: no Prometheus: {error:#}");
+        None
+    })
 }
 
 /// cargo-fuzz.

@@ -71,13 +71,18 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     }
     if !arguments.host {
         build::binaries()?;
-        setup::tools(&[setup::Tool::Ip, setup::Tool::Nft, setup::Tool::Ethtool])?;
+        setup::tools(&setup::Tool::ALL)?;
         let skipped = workspace::target()?.join("skipped-tests");
         fs::write(&skipped, "").with_context(|| format!("creating {}", skipped.display()))?;
         let mut kernel = workspace::cargo()?;
         // Optimised as the binaries are, since the tests also generate traffic and measure rates.
         kernel.args(["test", "--locked", "--release", "--no-fail-fast", "--package", "limiter-tests"]);
         kernel.env("LIMITER_BIN_DIR", workspace::binaries()?).env("LIMITER_SKIPPED_FILE", &skipped);
+        if let Some(directory) = setup::prometheus() {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let directories = std::env::split_paths(&path).chain([directory]);
+            kernel.env("PATH", std::env::join_paths(directories).context("PATH with one more directory")?);
+        }
         sum.run(kernel.args(["--", "--test-threads=1"]).args(options(arguments)))?;
         let late = fs::read_to_string(&skipped).with_context(|| format!("reading {}", skipped.display()))?;
         sum.add_late_skips(&late);

@@ -1,10 +1,13 @@
 //! Programs that come from the system's packages.
 
-use std::{process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{shell, workspace};
+
+/// What apt may take.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// A program of the system that some command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +61,6 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
 
 /// Installs packages by apt; refreshes its lists only if it does not know them or cannot download them.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    const LIMIT: Duration = Duration::from_secs(900);
     if workspace::find_program("apt-get").is_none() {
         bail!("there is no apt-get here; install {} by this system's package manager", packages.join(", "));
     }
@@ -74,6 +76,42 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     }
     shell::run_behind_progress("refreshing the package lists", &mut apt("update"), LIMIT)?;
     shell::run_behind_progress(&what, apt("install").args(packages), LIMIT)
+}
+
+/// Where Prometheus' programs are, `promtool` among them: `None` if they are on PATH anyway. They are unpacked beside
+/// the build and not installed, since installing them would start a server.
+pub(crate) fn prometheus() -> Result<Option<PathBuf>> {
+    const PACKAGE: &str = "prometheus";
+    if ["prometheus", "promtool"].iter().all(|program| workspace::find_program(program).is_some()) {
+        return Ok(None);
+    }
+    let directory = workspace::target()?.join("setup").join(PACKAGE);
+    let programs = directory.join("usr/bin");
+    if programs.join("promtool").is_file() {
+        return Ok(Some(programs));
+    }
+    if workspace::find_program("apt-get").is_none() {
+        bail!("there is no apt-get here; install {PACKAGE} by this system's package manager");
+    }
+    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    let download = || {
+        let mut command = Command::new("apt-get");
+        // Root could, but its helper user may not be allowed to write here.
+        command.args(["download", "-o", "APT::Sandbox::User=root", PACKAGE]).current_dir(&directory);
+        shell::run_behind_progress("downloading prometheus", &mut command, LIMIT)
+    };
+    if !known(&[PACKAGE]) || download().is_err() {
+        shell::run_behind_progress("refreshing the package lists", &mut apt("update"), LIMIT)?;
+        download()?;
+    }
+    for file in fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))? {
+        let file = file.context("reading a directory")?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            shell::output(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&directory))?;
+            fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+        }
+    }
+    Ok(Some(programs))
 }
 
 /// Whether apt's lists on this machine have all of `packages`.
