@@ -245,3 +245,6 @@ const _: () = {
     assert!(size_of::<Limits>() == MAX_POLICIES * size_of::<Policy>() + MAX_SERVICES * 4 + 8);
     assert!(size_of::<Settings>() == 48);
 };
+
+#[cfg(test)]
+mod tests;

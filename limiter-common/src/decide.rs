@@ -175,3 +175,6 @@ fn charge(packet: &Packet, policy: &Policy, tables: &impl Tables, now: Nanos) ->
         None => Reason::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests;

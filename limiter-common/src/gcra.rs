@@ -94,3 +94,6 @@ impl Quota {
         Step::Admit(Nanos(start.saturating_add(self.cost(bytes))))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

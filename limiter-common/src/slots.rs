@@ -5,8 +5,10 @@
 //! sources it pretends to have. A key hashes, under a secret, to one set of [`WAYS`] slots. If all of them are busy,
 //! the packet is charged to a shared [`Cell`] of its network instead: a live slot is never taken from its owner.
 //!
-//! A slot is claimed by one compare-and-swap of its key. Between that and the first charge another CPU may still
-//! charge the slot for its former owner; that costs the new owner one packet, and never admits one too many.
+//! A slot is claimed by one compare-and-swap of its key. While one CPU claims a full bucket's slot, another may just be
+//! charging it for its former owner: those packets count against the new owner, and the former owner starts with a
+//! full bucket elsewhere. So a source gains at most what it was admitted between another CPU's look at the set and its
+//! swap, and only if a stranger in the same set came at that very moment, for which the secret hash allows no aiming.
 
 #[cfg(target_has_atomic = "64")]
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -120,7 +122,7 @@ impl Key {
                 let hash = mix(mix(prefix, secret) ^ u64::from(id), secret);
                 let network = prefix >> 16;
                 let cell = mix(mix(!network, secret) ^ u64::from(id), secret);
-                // 63 bits of keyed hash stand for the 64 bits of prefix: a collision is one in 2^63 per pair.
+                // 62 bits of keyed hash stand for the 64 bits of prefix: a collision is one in 2^62 per pair.
                 Self { owner: hash >> 1 | 1, set: mix(hash, secret), cell }
             }
         }
@@ -219,3 +221,6 @@ fn advance<W: Word>(tat: &W, quota: &Quota, bytes: u32, now: Nanos) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

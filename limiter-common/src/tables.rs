@@ -58,3 +58,6 @@ impl Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
