@@ -28,7 +28,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not reachable, 4 not authorised,
 #[derive(Debug, Parser)]
 #[command(
     name = "limiter", version, verbatim_doc_comment, arg_required_else_help = true,
-    subcommand_required = true, after_help = EXIT_CODES, max_term_width = 100
+    subcommand_required = true, disable_help_subcommand = true, after_help = EXIT_CODES, max_term_width = 100
 )]
 pub struct Arguments {
     #[command(flatten)]
@@ -40,13 +40,13 @@ pub struct Arguments {
 #[derive(Debug, Args)]
 pub struct Global {
     /// The daemon's control socket
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
     /// Print JSON, which is stable, instead of tables, which are not
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// When to colour; NO_COLOR is honoured
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "WHEN", default_value = "auto")]
     pub color: Color,
 }
 
@@ -111,10 +111,16 @@ pub enum Command {
     Detach(Detach),
     /// Print a script that completes commands in a shell
     #[command(hide = true)]
-    Completions { shell: Shell },
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
     /// Write man pages into a directory
     #[command(hide = true)]
-    Man { directory: PathBuf },
+    Man {
+        /// Made if it is not there
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -154,7 +160,10 @@ pub enum Block {
     ///
     /// Exits with 0 if it is, and says by which entry; with 5 if not.
     #[command(verbatim_doc_comment)]
-    Test { address: Address },
+    Test {
+        /// An address, not a prefix
+        address: Address,
+    },
     /// Block every address and prefix in a file
     ///
     /// Examples:
@@ -249,6 +258,7 @@ pub struct Counters {
 
 #[derive(Debug, Args)]
 pub struct Explain {
+    /// The source of the packets
     pub address: Address,
     /// tcp, udp, sctp, icmp, icmpv6 or a number, and the destination port: udp/53
     #[arg(value_name = "PROTO/PORT")]

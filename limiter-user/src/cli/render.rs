@@ -33,8 +33,6 @@ pub(super) struct Palette {
 }
 
 impl Palette {
-    pub(super) const PLAIN: Self = Self { enabled: false };
-
     pub(super) fn good<T: fmt::Display>(self, text: T) -> Painted<T> {
         self.paint("32", text)
     }
