@@ -175,6 +175,8 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         notes,
         needs_restart: Vec::new(),
         published,
+        headline: String::new(),
+        was_ready: false,
         under_way: false,
         waiting: Vec::new(),
         finished,
@@ -219,6 +221,10 @@ struct Daemon {
     /// Of the last reload.
     needs_restart: Vec<String>,
     published: watch::Sender<Arc<DaemonState>>,
+    /// What was last said of the whole; empty at first.
+    headline: String,
+    /// Whether that was good.
+    was_ready: bool,
     /// A reload runs; `waiting` want another one after it.
     under_way: bool,
     waiting: Vec<Option<ReloadReply>>,
@@ -248,8 +254,8 @@ impl Daemon {
         let mut watchdog = service::watchdog().map(tokio::time::interval);
         let mut check_at = Instant::now();
 
-        service::ready(&self.headline());
-        self.say_whether_ready();
+        self.publish();
+        service::ready(&self.headline);
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
@@ -270,7 +276,7 @@ impl Daemon {
                     if outcome.is_err() {
                         bail!("the enforcer has ended; the kernel enforces what it has");
                     }
-                    service::status(&self.headline());
+                    self.publish();
                 }
                 () = tick(&mut watchdog) => service::alive(),
             }
@@ -385,8 +391,7 @@ impl Daemon {
             }
         }
         self.publish();
-        service::ready(&self.headline());
-        self.say_whether_ready();
+        service::ready(&self.headline);
         if !self.waiting.is_empty() {
             let waiting = std::mem::take(&mut self.waiting);
             self.begin_reload(waiting);
@@ -411,15 +416,36 @@ impl Daemon {
             let _ = reply.send(Err(problem.clone()));
         }
         self.publish();
-        service::ready(&self.headline());
+        service::ready(&self.headline);
     }
 
-    fn publish(&self) {
-        let state = DaemonState {
-            started: self.started,
-            interfaces: self.interfaces.statuses(),
-            reload: self.reload,
-        };
+    /// Tells metrics, the service manager and the log what is different.
+    fn publish(&mut self) {
+        let interfaces = self.interfaces.statuses();
+        let protected = interfaces.iter().filter(|interface| interface.protected).count();
+        let summary = self.enforcer.summary().borrow().clone();
+        let ready = self.ready(&summary);
+        let headline = format!(
+            "{}: {protected} of {} interfaces protected, {} prefixes blocked, {} allowed",
+            if ready { "ready" } else { "NOT READY, see limiter status" },
+            interfaces.len(),
+            summary.blocks,
+            summary.allows
+        );
+        if ready != self.was_ready || self.headline.is_empty() {
+            if ready {
+                tracing::info!("{headline}");
+            } else {
+                tracing::error!("{headline}");
+            }
+        }
+        if headline != self.headline {
+            service::status(&headline);
+        }
+        self.was_ready = ready;
+        self.headline = headline;
+
+        let state = DaemonState { started: self.started, interfaces, reload: self.reload };
         self.published.send_if_modified(|published| {
             let modified = **published != state;
             if modified {
@@ -462,29 +488,6 @@ impl Daemon {
             tables: tables.collect(),
             lists: summary.lists.clone(),
             warnings,
-        }
-    }
-
-    /// One line for `systemctl status`.
-    fn headline(&self) -> String {
-        let interfaces = self.interfaces.statuses();
-        let protected = interfaces.iter().filter(|interface| interface.protected).count();
-        let summary = self.enforcer.summary().borrow().clone();
-        let what = if self.ready(&summary) { "ready" } else { "NOT READY, see limiter status" };
-        format!(
-            "{what}: {protected} of {} interfaces protected, {} prefixes blocked, {} allowed",
-            interfaces.len(),
-            summary.blocks,
-            summary.allows
-        )
-    }
-
-    fn say_whether_ready(&self) {
-        let summary = self.enforcer.summary().borrow().clone();
-        if self.ready(&summary) {
-            tracing::info!("{}", self.headline());
-        } else {
-            tracing::error!("{}", self.headline());
         }
     }
 }

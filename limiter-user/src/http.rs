@@ -16,13 +16,13 @@ const HEADERS: Duration = Duration::from_secs(10);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Resolves when the daemon stops: the value becomes true, or its sender is gone.
-pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A sender that is gone is a stop too.
     let _ = stop.wait_for(|stopping| *stopping).await;
 }
 
 /// Answers requests on `stream` until the peer has gone, a deadline passes, or the daemon stops.
-pub async fn serve_connection(
+pub(crate) async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     mut stop: watch::Receiver<bool>,

@@ -13,5 +13,11 @@ pub(super) async fn status(session: &mut Session<impl Write>) -> Result<Exit, St
     } else {
         render::status(&mut session.out, session.palette, &status)?;
     }
-    Ok(if status.ready { Exit::Ok } else { Exit::Failed })
+    if status.ready {
+        return Ok(Exit::Ok);
+    }
+    if !session.json {
+        writeln!(std::io::stderr(), "limiter: not ready")?;
+    }
+    Ok(Exit::Failed)
 }

@@ -72,3 +72,61 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<String>) {
     };
     (config, differs)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use clap::Parser;
+
+    use super::*;
+
+    fn source(line: &str) -> Source {
+        let Ok(options) = Options::try_parse_from(line.split(' ')) else { panic!("{line} does not parse") };
+        Source::new(&options)
+    }
+
+    #[test]
+    fn interfaces_of_the_command_line_are_a_configuration() {
+        let Ok(config) = source("limiterd --interface eth0 --interface eth1 --mode auto").load() else {
+            panic!("refused");
+        };
+        let modes: Vec<_> = config.interfaces.iter().map(|one| (one.name.as_str(), one.mode)).collect();
+        assert_eq!(modes, [("eth0", config::Mode::Auto), ("eth1", config::Mode::Auto)]);
+        assert!(config.interfaces.iter().all(|interface| !interface.limited));
+        assert_eq!(config.pins_directory, Path::new(crate::cli::args::DEFAULT_PINS));
+        assert_eq!(config.control.socket, Path::new(crate::cli::args::DEFAULT_SOCKET));
+    }
+
+    #[test]
+    fn interface_names_cannot_smuggle_keys() {
+        let options =
+            Options::try_parse_from(["limiterd", "--interface", "eth0\"\n[control]\nsocket = \"/x"]);
+        let Ok(options) = options else { panic!("does not parse") };
+        let problems = Source::new(&options).load().expect_err("no interface has such a name");
+        assert!(problems.iter().all(|problem| problem.contains("interface")), "{problems:?}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let problems =
+            source("limiterd --config /nonexistent/limiter.toml").load().expect_err("there is none");
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with("/nonexistent/limiter.toml: "), "{problems:?}");
+    }
+
+    #[test]
+    fn what_takes_a_restart_stays_and_is_named() {
+        let Ok(old) = source("limiterd --interface eth0").load() else { panic!("refused") };
+        let Ok(mut new) = source("limiterd --interface eth1").load() else { panic!("refused") };
+        assert_eq!(keep_fixed(&old, new.clone()), (new.clone(), Vec::new()));
+        new.metrics = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        new.pins_directory = "/elsewhere".into();
+        new.capacity.sources += 1;
+        let (kept, needs_restart) = keep_fixed(&old, new.clone());
+        assert_eq!(kept.interfaces, new.interfaces);
+        assert_eq!((&kept.metrics, &kept.capacity), (&old.metrics, &old.capacity));
+        assert_eq!(kept.pins_directory, old.pins_directory);
+        assert_eq!(needs_restart.len(), 3, "{needs_restart:?}");
+    }
+}
