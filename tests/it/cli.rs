@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use limiter_tests::cli::{answer, binary, words};
+use limiter_tests::cli::{answer, words};
 use limiter_tests::daemon::memory;
 use limiter_tests::lab::HOST;
 use limiter_tests::{Answer, Cli, Config, Daemon, in_lab};
@@ -103,7 +103,7 @@ fn every_verb_and_its_exit_codes() {
         check(cli, "block test 198.51.100.9", 5)?;
         check(cli, "block add 192.0.2.1", 6)?;
 
-        let nowhere = Cli::new(&lab.host, lab.scratch.path("nobody-listens.sock"))?;
+        let nowhere = Cli::new(lab, lab.scratch.path("nobody-listens.sock"))?;
         let unreachable = check(&nowhere, "status", 3)?;
         ensure!(unreachable.stderr.contains("nobody-listens.sock"), "{unreachable:?}");
         check(&nowhere, "block add 198.51.100.7", 3)?;
@@ -351,7 +351,7 @@ fn a_long_list_streams() {
         // A reader that has seen enough is no error.
         let script = format!(
             "{} --socket {} block list | head -n 3",
-            binary("limiter")?.display(),
+            lab.binary("limiter")?.display(),
             daemon.places.socket.display()
         );
         let mut command = Command::new("sh");
@@ -370,7 +370,7 @@ fn strangers_are_not_obeyed() {
         let daemon = Daemon::start(lab, &Config::default())?;
         // Where nobody may run it, whoever owns the build.
         let limiter = lab.scratch.path("limiter");
-        std::fs::copy(binary("limiter")?, &limiter)?;
+        std::fs::copy(lab.binary("limiter")?, &limiter)?;
         for line in ["block add 198.51.100.7", "block list", "reload", "detach"] {
             let mut command = Command::new(&limiter);
             command.arg("--socket").arg(&daemon.places.socket).args(words(line));
@@ -389,11 +389,11 @@ fn configurations_can_be_checked() {
     in_lab("check", |lab| {
         let mut daemon = Daemon::prepare(lab, "limiter", &Config::default())?;
         daemon.arguments.push("--check".to_owned());
-        let good = answer(daemon.command()?)?;
+        let good = answer(daemon.command())?;
         ensure!(good.code == 0, "{good:?}");
         let text = "protected = [\"10.0.0.0/40\"]\n\n[[interface]]\nname = \"eth0\"\nmood = \"native\"\n";
         std::fs::write(&daemon.places.config, text)?;
-        let bad = answer(daemon.command()?)?;
+        let bad = answer(daemon.command())?;
         println!("{}", bad.stderr.trim());
         ensure!(bad.code == 2, "{bad:?}");
         // All problems, each with its place.
@@ -401,7 +401,7 @@ fn configurations_can_be_checked() {
             ensure!(bad.stderr.contains(part), "{part} is not in: {}", bad.stderr);
         }
         daemon.arguments.clear();
-        let refused = answer(daemon.command()?)?;
+        let refused = answer(daemon.command())?;
         ensure!(refused.code > 0, "started with a bad configuration");
         Ok(())
     });

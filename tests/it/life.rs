@@ -174,7 +174,7 @@ fn a_second_daemon_is_refused() {
             "the message does not name the process that holds the lock ({pid}): {log}"
         );
         // The very same configuration.
-        let answer = cli::answer(daemon.command()?)?;
+        let answer = cli::answer(daemon.command())?;
         ensure!(answer.code > 0, "a daemon with the same configuration: exit code {}", answer.code);
         daemon.cli.ok("status")?;
         ensure_listed(&daemon)?;

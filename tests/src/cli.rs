@@ -1,28 +1,14 @@
 //! The real `limiter`, run as a user would.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::lab::Lab;
 use crate::netns::Namespace;
-
-/// Where `limiterd` and `limiter` are: in `LIMITER_BIN_DIR`, else where `cargo build --release` puts them.
-pub fn binary(name: &str) -> Result<PathBuf> {
-    let directory = std::env::var_os("LIMITER_BIN_DIR").map_or_else(
-        || {
-            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-            let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-            workspace.join(target).join("release")
-        },
-        PathBuf::from,
-    );
-    let path = directory.join(name);
-    ensure!(path.is_file(), "{} is missing: `cargo xtask build` makes it", path.display());
-    Ok(path)
-}
 
 /// `limiter`, talking to one daemon.
 #[derive(Debug)]
@@ -56,8 +42,8 @@ impl Cli {
     /// # Errors
     ///
     /// If it was not built.
-    pub fn new(host: &Namespace, socket: PathBuf) -> Result<Self> {
-        Ok(Self { program: binary("limiter")?, socket, namespace: host.try_clone()? })
+    pub fn new(lab: &Lab, socket: PathBuf) -> Result<Self> {
+        Ok(Self { program: lab.binary("limiter")?, socket, namespace: lab.host.try_clone()? })
     }
 
     /// The command with these arguments, to be run by the caller.

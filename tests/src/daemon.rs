@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cli::{Cli, binary};
+use crate::cli::Cli;
 use crate::lab::{HOST, Lab};
 use crate::netns::Namespace;
 use crate::wait;
@@ -91,6 +91,7 @@ pub struct Daemon {
     pub wrapper: Vec<String>,
     /// Arguments beside `--config`.
     pub arguments: Vec<String>,
+    program: PathBuf,
     namespace: Namespace,
     child: Option<Child>,
 }
@@ -117,10 +118,11 @@ impl Daemon {
         let places = Places::new(lab, name);
         std::fs::write(&places.config, places.text(config))?;
         Ok(Self {
-            cli: Cli::new(&lab.host, places.socket.clone())?,
+            cli: Cli::new(lab, places.socket.clone())?,
             places,
             wrapper: Vec::new(),
             arguments: Vec::new(),
+            program: lab.binary("limiterd")?,
             namespace: lab.host.try_clone()?,
             child: None,
         })
@@ -136,12 +138,8 @@ impl Daemon {
     }
 
     /// The daemon's command line, to be run by the caller.
-    ///
-    /// # Errors
-    ///
-    /// If it was not built.
-    pub fn command(&self) -> Result<Command> {
-        let daemon = binary("limiterd")?;
+    pub fn command(&self) -> Command {
+        let daemon = &self.program;
         let mut words = self.wrapper.iter();
         let mut command = match words.next() {
             Some(wrapper) => {
@@ -155,7 +153,7 @@ impl Daemon {
         command.env("RUST_BACKTRACE", "1").env_remove("NOTIFY_SOCKET");
         // Ctrl-C is for the tests; the daemon goes when they go.
         command.process_group(0).stdin(Stdio::null());
-        Ok(command)
+        command
     }
 
     /// Starts it, and does not wait.
@@ -166,7 +164,7 @@ impl Daemon {
     pub fn launch(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the daemon runs already");
         let log = OpenOptions::new().create(true).append(true).open(&self.places.log)?;
-        let mut command = self.command()?;
+        let mut command = self.command();
         command.stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("failed to start limiterd")?);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, ensure};
@@ -34,15 +35,37 @@ pub struct Lab {
     pub outside: Namespace,
     pub witness: Witness,
     pub scratch: Scratch,
+    /// Where `limiterd` and `limiter` are.
+    binaries: PathBuf,
     /// One lab at a time, since they measure.
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Lab {
+    /// With the binaries in `LIMITER_BIN_DIR`, else where `cargo build --release` puts them.
+    ///
     /// # Errors
     ///
     /// If this is not root, or a tool is missing.
     pub fn new(purpose: &str) -> Result<Self> {
+        let binaries = std::env::var_os("LIMITER_BIN_DIR").map_or_else(
+            || {
+                let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+                let target =
+                    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+                workspace.join(target).join("release")
+            },
+            PathBuf::from,
+        );
+        Self::with_binaries(purpose, binaries)
+    }
+
+    /// With the binaries in this directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn with_binaries(purpose: &str, binaries: PathBuf) -> Result<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         ensure!(
             nix::unistd::geteuid().is_root(),
@@ -55,7 +78,18 @@ impl Lab {
         let outside = Namespace::new()?;
         veth::create(&host, &HOST, &outside, &OUTSIDE)?;
         let witness = Witness::install(&host, HOST.interface)?;
-        Ok(Self { host, outside, witness, scratch, _turn: turn })
+        Ok(Self { host, outside, witness, scratch, binaries, _turn: turn })
+    }
+
+    /// One of the programs that are tested.
+    ///
+    /// # Errors
+    ///
+    /// If it was not built.
+    pub fn binary(&self, name: &str) -> Result<PathBuf> {
+        let path = self.binaries.join(name);
+        ensure!(path.is_file(), "{} is missing: `cargo xtask build` makes it", path.display());
+        Ok(path)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use crate::lab::{Lab, OUTSIDE};
 const BATCH: usize = 64;
 /// A flood that falls behind by more than this does not try to catch up.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// Floods that run at the same time share the CPUs evenly.
+static NEXT_CPU: AtomicUsize = AtomicUsize::new(0);
 /// Below this the pace is kept by looking at the clock, above by a timer.
 const SHORT: Duration = Duration::from_micros(200);
 
@@ -172,13 +174,14 @@ impl Flood {
         let sent = Arc::new(AtomicU64::new(0));
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let mut threads = Vec::new();
-        for (number, generator) in generators.into_iter().enumerate() {
+        for generator in generators {
+            let cpu = NEXT_CPU.fetch_add(1, Ordering::Relaxed) % cpus;
             let sender = Sender::open(lab)?;
             let stop = Arc::clone(&stop);
             let sent = Arc::clone(&sent);
             threads.push(std::thread::spawn(move || {
                 let mut set = CpuSet::new();
-                if set.set(number % cpus).is_ok() {
+                if set.set(cpu).is_ok() {
                     // Only spreads the load; where it is not allowed the flood is the same.
                     let _ = sched_setaffinity(Pid::from_raw(0), &set);
                 }

@@ -2,6 +2,7 @@
 
 mod build;
 mod ci;
+mod demo;
 mod dist;
 mod ebpf;
 mod fuzz;
@@ -29,6 +30,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  cargo xtask demo --seconds 15              everything, live, in a network namespace of its own (as root)
   cargo xtask build                          optimised limiterd and limiter in target/release
   cargo xtask test                           all tests, host and kernel (as root)
   cargo xtask test vlan                      the tests with `vlan` in their names
@@ -41,6 +43,8 @@ Examples:
 enum Command {
     /// Make the eBPF toolchain and the test tools available; silent when they are
     Setup(setup::Arguments),
+    /// Show the real daemon under a flood, in network namespaces of its own
+    Demo(demo::Arguments),
     /// Build optimised, self-contained `limiterd` and `limiter`
     Build,
     /// Build and run `limiterd` as root
@@ -61,6 +65,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Setup(arguments) => setup::setup(&arguments),
+        Command::Demo(arguments) => demo::demo(&arguments),
         Command::Build => build::build(),
         Command::Run(arguments) => run::run(&arguments),
         Command::Test(arguments) => test::test(&arguments),
