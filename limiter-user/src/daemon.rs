@@ -166,7 +166,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let daemon = Daemon {
         source,
         config,
-        enforcer,
+        enforcer: enforcer.clone(),
         reader,
         interfaces,
         started,
@@ -186,6 +186,10 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     stop.send_replace(true);
     for server in servers {
         end(server).await;
+    }
+    // After the last request was answered.
+    if tokio::time::timeout(STOP, enforcer.shutdown()).await.is_err() {
+        tracing::warn!("the enforcer does not end; leaving without it");
     }
     kernel_log.abort();
     outcome?;
@@ -285,9 +289,6 @@ impl Daemon {
         service::stopping();
         tracing::info!("stopping");
         links.abort();
-        if tokio::time::timeout(STOP, self.enforcer.shutdown()).await.is_err() {
-            tracing::warn!("the enforcer does not end; leaving without it");
-        }
         Ok(())
     }
 
