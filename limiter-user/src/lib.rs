@@ -18,4 +18,5 @@ pub mod host;
 mod http;
 pub mod links;
 pub mod metrics;
+pub mod store;
 pub mod telemetry;

@@ -1,0 +1,333 @@
+//! Claims on disk: `claims.redb` in the state directory. What [`Store::commit`] took survives kill -9 and power loss.
+//!
+//! A disk fault never keeps the daemon from starting. A file that cannot be understood is set aside as
+//! `claims.redb.corrupt-N`, what can still be read of it is kept, and the rest is the caller's to recover from the
+//! kernel. A directory that cannot be written makes the store [unusable](Store::problem), and committing fails.
+
+mod file;
+mod record;
+
+use std::path::{Path, PathBuf};
+
+use limiter_common::{Nanos, Prefix};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::blocklist::{Owner, Terms};
+use crate::config::Action;
+use crate::enforcer::Now;
+use record::{Boot, Expiry};
+
+/// Bytes of keys to records. The version of both formats is in the name.
+const CLAIMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("claims-1");
+/// Of the running boot: its identifier, and both clocks at the first start in it, in nanoseconds.
+const BOOTS: TableDefinition<'_, [u8; 16], (u64, u64)> = TableDefinition::new("boots-1");
+
+/// Of the pages of the file, this many bytes are kept in memory.
+const CACHE: usize = 32 << 20;
+
+/// A claim as it is kept: like [`crate::blocklist::Claim`], but it knows its owner by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub prefix: Prefix,
+    pub action: Action,
+    pub owner: Owner,
+    pub terms: Terms,
+}
+
+/// A change of the store.
+#[derive(Debug, Clone)]
+pub enum Write {
+    Put(Record),
+    Delete { prefix: Prefix, action: Action, owner: Owner },
+}
+
+/// The store, and what was in it.
+#[derive(Debug)]
+pub struct Opened {
+    pub store: Store,
+    /// Claims that have not expired.
+    pub records: Vec<Record>,
+    /// Whether claims may be missing that were there.
+    pub lost: bool,
+    /// For the operator.
+    pub warnings: Vec<String>,
+}
+
+/// Nothing was stored; says why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotStored(pub String);
+
+/// The open store. While it is unusable, every commit tries to open it again.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    boot_id: [u8; 16],
+    state: Result<Database, String>,
+}
+
+impl Store {
+    /// Opens the store in `directory`, which is made if it is not there.
+    #[must_use]
+    pub fn open(directory: &Path, boot_id: [u8; 16], now: Now) -> Opened {
+        let path = directory.join("claims.redb");
+        let mut warnings = Vec::new();
+        let mut lost = false;
+        let (state, records) = match open_file(&path, boot_id, now) {
+            Ok((database, contents)) => {
+                lost |= contents.note(&path, &mut warnings);
+                (Ok(database), contents.records)
+            }
+            Err(file::OpenError::Unusable(why)) => {
+                let records = read_only(&path, boot_id, now).unwrap_or_else(|| {
+                    lost = true;
+                    Vec::new()
+                });
+                warnings.push(format!(
+                    "the state in {} cannot be written: {why}; nothing can be added until it can",
+                    path.display()
+                ));
+                (Err(why), records)
+            }
+            Err(file::OpenError::Corrupt(why)) => {
+                lost = true;
+                start_anew(&path, &why, boot_id, now, &mut warnings)
+            }
+        };
+        Opened { store: Self { path, boot_id, state }, records, lost, warnings }
+    }
+
+    /// Why nothing can be stored now.
+    #[must_use]
+    pub fn problem(&self) -> Option<&str> {
+        self.state.as_ref().err().map(String::as_str)
+    }
+
+    /// Makes all `writes` durable, or none. Claims that expire are stored with the time they have left `now`.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refused.
+    pub fn commit(&mut self, writes: &[Write], now: Now) -> Result<(), NotStored> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let refused = |path: &Path, why: &str| NotStored(format!("{}: {why}", path.display()));
+        if self.state.is_err() {
+            match open_file(&self.path, self.boot_id, now) {
+                Ok((database, _)) => self.state = Ok(database),
+                Err(error) => self.state = Err(error.to_string()),
+            }
+        }
+        let database = match &self.state {
+            Ok(database) => database,
+            Err(why) => return Err(refused(&self.path, why)),
+        };
+        let boot = Boot { id: self.boot_id, wall: record::wall_nanos(now), boot: now.boot };
+        let mut encoded: Vec<(Vec<u8>, Option<Vec<u8>>)> = writes
+            .iter()
+            .map(|write| match write {
+                Write::Put(claim) => {
+                    let key = record::key(claim.prefix, claim.action, &claim.owner);
+                    let value = record::encode(&key, &claim.terms, boot);
+                    (key, Some(value))
+                }
+                Write::Delete { prefix, action, owner } => (record::key(*prefix, *action, owner), None),
+            })
+            .collect();
+        // Neighbours share pages. Stable: of two writes to one key the later one counts.
+        encoded.sort_by(|(a, _), (b, _)| a.cmp(b));
+        match guarded(|| write(database, &encoded)) {
+            Ok(()) => Ok(()),
+            Err(why) => {
+                let refusal = refused(&self.path, &why);
+                // After an error the library refuses everything until the file is opened again.
+                self.state = Err(why);
+                Err(refusal)
+            }
+        }
+    }
+}
+
+fn write(database: &Database, encoded: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(CLAIMS)?;
+        for (key, value) in encoded {
+            match value {
+                Some(value) => drop(table.insert(key.as_slice(), value.as_slice())?),
+                None => drop(table.remove(key.as_slice())?),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+struct Contents {
+    records: Vec<Record>,
+    /// Entries that are damaged, or that a newer version wrote.
+    unreadable: usize,
+}
+
+impl Contents {
+    /// Whether something is missing.
+    fn note(&self, path: &Path, warnings: &mut Vec<String>) -> bool {
+        if self.unreadable > 0 {
+            warnings.push(format!("{} entries of {} cannot be read", self.unreadable, path.display()));
+        }
+        self.unreadable > 0
+    }
+}
+
+fn open_file(path: &Path, boot_id: [u8; 16], now: Now) -> Result<(Database, Contents), file::OpenError> {
+    let database = file::open(path)?;
+    let contents = guarded(|| {
+        let boot = first_start(&database, boot_id, now)?;
+        read(&database, boot)
+    });
+    match contents {
+        Ok(contents) => Ok((database, contents)),
+        Err(why) if file::is_writable(path) => Err(file::OpenError::Corrupt(why)),
+        Err(why) => Err(file::OpenError::Unusable(why)),
+    }
+}
+
+/// The clocks at the first start in this boot. All starts in one boot go by these, so that a wall clock that is set
+/// meanwhile changes no deadline.
+fn first_start(database: &Database, id: [u8; 16], now: Now) -> Result<Boot, redb::Error> {
+    let transaction = database.begin_write()?;
+    let boot = {
+        let mut table = transaction.open_table(BOOTS)?;
+        let known = table.get(id)?.map(|clocks| clocks.value());
+        match known {
+            Some((wall, boot)) => Boot { id, wall, boot: Nanos(boot) },
+            None => {
+                table.retain(|_, _| false)?;
+                let wall = record::wall_nanos(now);
+                table.insert(id, (wall, now.boot.0))?;
+                Boot { id, wall, boot: now.boot }
+            }
+        }
+    };
+    transaction.open_table(CLAIMS)?;
+    transaction.commit()?;
+    Ok(boot)
+}
+
+fn read(database: &impl ReadableDatabase, boot: Boot) -> Result<Contents, redb::Error> {
+    let mut contents = Contents::default();
+    let transaction = database.begin_read()?;
+    let table = match transaction.open_table(CLAIMS) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(contents),
+        table => table?,
+    };
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        contents.take(key.value(), value.value(), boot);
+    }
+    Ok(contents)
+}
+
+impl Contents {
+    fn take(&mut self, key: &[u8], value: &[u8], boot: Boot) {
+        match record::decode(key, value) {
+            Some((prefix, action, owner, mut terms, expiry)) => {
+                let until = expiry.map_or(Some(Nanos::NEVER), |expiry: Expiry| expiry.until(boot));
+                if let Some(until) = until {
+                    terms.until = until;
+                    self.records.push(Record { prefix, action, owner, terms });
+                }
+            }
+            None => self.unreadable += 1,
+        }
+    }
+}
+
+/// The records of a store that cannot be written.
+fn read_only(path: &Path, boot_id: [u8; 16], now: Now) -> Option<Vec<Record>> {
+    let contents = guarded(|| {
+        let database = redb::Builder::new().set_cache_size(CACHE).open_read_only(path)?;
+        let here = Boot { id: boot_id, wall: record::wall_nanos(now), boot: now.boot };
+        let transaction = database.begin_read()?;
+        let known = match transaction.open_table(BOOTS) {
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            table => table?.get(boot_id)?.map(|clocks| clocks.value()),
+        };
+        let boot = known.map_or(here, |(wall, boot)| Boot { wall, boot: Nanos(boot), ..here });
+        read(&database, boot)
+    });
+    contents.ok().filter(|contents| contents.unreadable == 0).map(|contents| contents.records)
+}
+
+/// Sets the file aside and starts another one with what can still be read.
+fn start_anew(
+    path: &Path,
+    why: &str,
+    boot_id: [u8; 16],
+    now: Now,
+    warnings: &mut Vec<String>,
+) -> (Result<Database, String>, Vec<Record>) {
+    let aside = match file::set_aside(path) {
+        Ok(aside) => aside,
+        Err(error) => {
+            warnings.push(format!("{} is damaged ({why}) and cannot be set aside: {error}", path.display()));
+            return (Err(format!("damaged: {why}")), Vec::new());
+        }
+    };
+    let saved = salvage(&aside, boot_id, now);
+    warnings.push(format!(
+        "{} was damaged ({why}); it is now {}, and {} claims could be read from it",
+        path.display(),
+        aside.display(),
+        saved.len()
+    ));
+    let mut store = Store { path: path.to_owned(), boot_id, state: Err(String::new()) };
+    let writes: Vec<Write> = saved.iter().cloned().map(Write::Put).collect();
+    if let Err(NotStored(why)) = store.commit(&writes, now) {
+        warnings.push(format!("the claims that were read are in force but not stored: {why}"));
+    }
+    if store.state.is_err() {
+        store.state = open_file(path, boot_id, now).map(|(database, _)| database).map_err(|e| e.to_string());
+    }
+    (store.state, saved)
+}
+
+/// What can be read of a damaged file. Every record has a checksum, so nothing is made up.
+fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Vec<Record> {
+    let here = Boot { id: boot_id, wall: record::wall_nanos(now), boot: now.boot };
+    let contents = std::sync::Mutex::new(Contents::default());
+    // A record takes more than this many bytes of the file; a tree that goes in circles has more of them.
+    let most = std::fs::metadata(path).map_or(0, |file| file.len() / 16);
+    let ended = guarded(|| {
+        let mut builder = redb::Builder::new();
+        let database = builder.set_cache_size(CACHE).open(path)?;
+        let transaction = database.begin_read()?;
+        let table = transaction.open_table(CLAIMS)?;
+        for (entry, _) in table.iter()?.zip(0..most) {
+            let (key, value) = entry?;
+            if let Ok(mut contents) = contents.lock() {
+                contents.take(key.value(), value.value(), here);
+            }
+        }
+        Ok(())
+    });
+    if let Err(why) = ended {
+        tracing::debug!("reading {} ended: {why}", path.display());
+    }
+    let contents = contents.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    contents.records
+}
+
+/// Runs the library, which panics at some damage that it does not expect.
+fn guarded<T>(run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the database library gave up".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
