@@ -22,7 +22,7 @@ use crate::{
 
 /// The version that is known to work with the pinned compiler.
 const BPF_LINKER: &str = "0.10.4";
-const CARGO_FUZZ: &str = "0.13.1";
+const CARGO_FUZZ: &str = "0.13.2";
 /// The newest LLVM that this bpf-linker can use.
 const LLVM: u32 = 22;
 const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev"];
