@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result};
 use crate::{setup, shell, workspace};
 
 /// The targets, in the order in which they run.
-const TARGETS: [&str; 3] = ["parse", "decide", "config"];
+const TARGETS: [&str; 4] = ["parse", "decide", "limits", "config"];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// One of parse, decide, config; all of them without
+    /// Which target; all of them without
     #[arg(value_parser = TARGETS)]
     target: Option<String>,
     /// How long each target runs
@@ -37,11 +37,13 @@ pub(crate) fn all(seconds: u32) -> Result<()> {
 }
 
 fn fuzz_all(targets: &[&str], seconds: u32) -> Result<()> {
-    setup::toolchain()?;
     setup::fuzzer()?;
     let directory = workspace::root().join("tests/fuzz");
     let build = workspace::target()?.join("fuzz");
     let seeds = build.join("seeds");
+    let mut write = workspace::cargo()?;
+    write.args(["run", "--quiet", "--locked", "--package", "xtask", "--features", "fuzz-seeds"]);
+    shell::run(write.args(["--bin", "fuzz-seeds", "--"]).arg(&seeds)).context("writing the seeds")?;
     for target in targets {
         // Only what libFuzzer itself adds is kept here, outside the repository.
         let corpus = build.join("corpus").join(target);

@@ -1,0 +1,16 @@
+//! What lists and rate limits promise for any sequence of additions and packets.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use limiter_common::testing::properties::{
+    full_set_keeps_live_owners, inheritance_is_the_union, never_more_bytes_than_burst_and_rate,
+    never_more_than_burst_and_rate, prefixes_contain_what_they_should,
+};
+
+fuzz_target!(|bytes: &[u8]| {
+    prefixes_contain_what_they_should(bytes);
+    inheritance_is_the_union(bytes);
+    never_more_than_burst_and_rate(bytes);
+    never_more_bytes_than_burst_and_rate(bytes);
+    full_set_keeps_live_owners(bytes);
+});

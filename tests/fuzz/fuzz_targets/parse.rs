@@ -1,0 +1,10 @@
+//! What the parser promises for any frame.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use limiter_common::testing::properties::{appended_bytes_change_nothing, parse_is_total};
+
+fuzz_target!(|bytes: &[u8]| {
+    parse_is_total(bytes);
+    appended_bytes_change_nothing(bytes);
+});

@@ -1,0 +1,44 @@
+//! Writes the seeds of the fuzz targets: a directory for each target, a file for each named vector.
+
+use std::{env, fs, path::Path, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use limiter_common::testing::vectors;
+
+/// The example configuration has every key.
+const CONFIG: &str = include_str!("../../../limiter-user/config.example.toml");
+
+fn main() -> ExitCode {
+    match write() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write() -> Result<()> {
+    let directory = env::args_os().nth(1).context("usage: fuzz-seeds DIRECTORY")?;
+    let directory = Path::new(&directory);
+    for target in ["parse", "decide"] {
+        for vector in vectors::vectors() {
+            seed(directory, target, &vector.name, &vector.frame)?;
+        }
+        for sequence in vectors::sequences() {
+            for (i, step) in sequence.steps.iter().enumerate() {
+                seed(directory, target, &format!("{}-{i}", sequence.name), &step.frame)?;
+            }
+        }
+    }
+    // Its input is numbers; any length does to begin with.
+    seed(directory, "limits", "zeros", &[0; 256])?;
+    seed(directory, "config", "example", CONFIG.as_bytes())
+}
+
+fn seed(directory: &Path, target: &str, name: &str, bytes: &[u8]) -> Result<()> {
+    let directory = directory.join(target);
+    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    let file = directory.join(name.replace('/', "_"));
+    fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))
+}
