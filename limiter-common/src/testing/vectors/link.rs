@@ -67,6 +67,9 @@ fn logical_link() -> Vec<Vector> {
     vectors.extend(both("p04_snap_length_0", &[snap([0; 3], Some(0))], Blocked));
     vectors.extend(both("p04_snap_length_too_long", &[snap([0; 3], Some(1500))], Blocked));
     vectors.extend(both("p04_snap_bridge_tunnel", &[snap(bridge_tunnel, None)], Blocked));
+    // The first number that is an EtherType; what follows only looks like SNAP.
+    vectors.extend(both("p04_ether_type_0x0600_then_snap", &[snap([0; 3], Some(0x0600))], NotIp));
+    vectors.extend(both("p04_snap_length_0x05ff", &[snap([0; 3], Some(0x05ff))], Blocked));
     // Another organisation's numbers are not EtherTypes.
     vectors.extend(both("p04_snap_private", &[snap([0, 0, 0x0c], None)], NotIp));
     // Nobody unwraps a second one.
