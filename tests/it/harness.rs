@@ -75,3 +75,31 @@ fn a_lab_leaves_nothing_behind() {
     let mounts = std::fs::read_to_string("/proc/mounts").expect("procfs");
     assert!(!mounts.contains(&path.display().to_string()), "still mounted: {}", path.display());
 }
+
+#[test]
+fn sockets_receive_datagrams_of_far_sources() {
+    in_lab("far", |lab| {
+        let socket = lab.host.enter(|| Ok(std::net::UdpSocket::bind(("::", 7000))?))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let sender = Sender::open(lab)?;
+        for source in ["198.51.100.7", "2001:db8:bad::7"] {
+            let source: IpAddr = source.parse()?;
+            sender.send(&[frames::udp_with(source, 7000, source.to_string().as_bytes())])?;
+            let mut text = [0; 64];
+            let (len, from) = socket.recv_from(&mut text)?;
+            assert_eq!(from.ip().to_canonical(), source);
+            assert_eq!(text[..len], *source.to_string().as_bytes());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_strangers_program_can_be_attached() {
+    in_lab("stranger", |lab| {
+        limiter_tests::stranger::attach(lab, HOST.interface)?;
+        let link = lab.host.ip("-j -d link show eth0")?;
+        assert!(link.contains("\"name\":\"stranger\""), "{link}");
+        Ok(())
+    });
+}
