@@ -194,8 +194,9 @@ pub(super) fn status(out: &mut impl Write, palette: Palette, status: &Status) ->
             interface.mode.as_deref().unwrap_or("-"),
             if interface.frags { "yes" } else { "no" },
         )?;
-        if let Some(problem) = &interface.problem {
-            writeln!(out, "  {}", printable(problem))?;
+        // The verifier speaks in lines.
+        for line in interface.problem.iter().flat_map(|problem| problem.lines()) {
+            writeln!(out, "  {}", printable(line))?;
         }
     }
 

@@ -249,8 +249,9 @@ impl Watched {
                     }
                 }
                 let problem = error.to_string();
-                // Said once, not at every attempt.
-                if self.problem.as_ref() != Some(&problem) {
+                // Said once, not at every attempt. Further lines are what the verifier said, figures of the moment
+                // among it.
+                if self.problem.as_ref().and_then(|former| former.lines().next()) != problem.lines().next() {
                     match self.attached {
                         Some(_) => tracing::error!("{problem}; the former program still runs there"),
                         None => tracing::error!("NOT PROTECTED: {problem}"),
