@@ -1,10 +1,10 @@
 //! Loads every program of an eBPF object and prints a table of what the kernel's verifier says about it.
 //!
-//! A loader of its own, since aya throws the verifier's log away when a program is accepted. Maps are made with one
-//! entry each where the kernel allows it: their size does not interest the verifier. Read-only globals stay open, so
-//! no branch is pruned by their values: these are the figures of the worst configuration.
+//! A loader of its own, since aya throws the verifier's log away when a program is accepted. What the verifier has to
+//! follow depends on the read-only globals, so there is a row for each of a few configurations.
 
 use std::{
+    collections::HashMap,
     env,
     ffi::CString,
     fs, io, mem,
@@ -18,11 +18,18 @@ use aya_obj::{
     btf::BtfFeatures,
     generated::{bpf_attr, bpf_cmd, bpf_prog_type},
 };
+use limiter_common::{
+    abi::{self, Limits, MAX_SERVICES, POLICY_SERVICES, Service, Settings},
+    gcra::Quota,
+    slots::Policy,
+};
 
 /// Statistics only, without the steps (`BPF_LOG_STATS`).
 const LOG_STATISTICS: u32 = 4;
 /// The kernel knows multi-buffer frames, and the program can take them.
 const XDP_HAS_FRAGS: u32 = 1 << 5;
+/// The protocol of the services.
+const UDP: u8 = 17;
 
 fn main() -> ExitCode {
     match report() {
@@ -37,8 +44,59 @@ fn main() -> ExitCode {
 fn report() -> Result<()> {
     let path = env::args().nth(1).context("usage: verifier-report OBJECT")?;
     let bytes = fs::read(&path).with_context(|| format!("reading {path}"))?;
-    let mut object = Object::parse(&bytes).with_context(|| format!("parsing {path}"))?;
+    println!(
+        "{:<20} {:<14} {:>12} {:>10} {:>8} {:>11} {:<14} {:>10}",
+        "program", "configuration", "instructions", "verified", "states", "peak states", "stack", "time"
+    );
+    for (name, settings, limits) in configurations() {
+        let mut object = Object::parse(&bytes).with_context(|| format!("parsing {path}"))?;
+        let globals = [
+            (abi::SETTINGS_GLOBAL, (bytes_of(&settings), true)),
+            (abi::LIMITS_GLOBAL, (bytes_of(limits.as_ref()), true)),
+        ];
+        object.patch_map_data(HashMap::from(globals)).context("setting the globals")?;
+        refused += report_object(object, name)?;
+    }
+    if refused > 0 {
+        bail!("this kernel refuses {refused} of these");
+    }
+    Ok(())
+}
 
+/// What an interface may be configured to, from the cheapest to everything at once.
+fn configurations() -> [(&'static str, Settings, Box<Limits>); 3] {
+    let base = Settings { sets: abi::SLOTS.entries, cells: abi::CELLS.entries, ..Settings::default() };
+    let limited = Settings { limited: 1, ..base };
+    [
+        ("lists only", base, Box::new(Limits::NONE)),
+        ("limits", limited, Box::new(limits(0))),
+        ("everything", Settings { super_frames: 1, log_drops: 1, ..limited }, Box::new(limits(MAX_SERVICES))),
+    ]
+}
+
+/// All sources held to packets and bits, and as many services limited.
+fn limits(services: usize) -> Limits {
+    let mut limits = Limits::NONE;
+    let quotas = (Quota::packets(1000, 1000), Quota::bits(1_000_000, 1_000_000));
+    let (packets, bits) = (quotas.0.unwrap_or(Quota::UNLIMITED), quotas.1.unwrap_or(Quota::UNLIMITED));
+    for (id, policy) in (1..).zip(&mut limits.policies[..POLICY_SERVICES + services]) {
+        *policy = Policy { packets, bits, id, reserved: 0 };
+    }
+    for (port, service) in (1..).zip(&mut limits.services[..services]) {
+        *service = Service::new(UDP, Some(port));
+        limits.service_count += 1;
+    }
+    limits
+}
+
+/// The bytes of a value as the program sees it.
+fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+    // SAFETY: the memory of a live value. `Settings` and `Limits` have no padding: the ABI's tests say so.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// Loads all programs of one object, prints a row for each and returns how many the kernel refused.
+fn report_object(mut object: Object, configuration: &str) -> Result<usize> {
     let features = BtfFeatures::new(true, true, true, true, true, true, true, true);
     let btf = match object.fixup_and_sanitize_btf(&features).context("preparing type information")? {
         Some(btf) => Some(load_btf(&btf.to_bytes()).context("loading type information")?),
@@ -57,15 +115,13 @@ fn report() -> Result<()> {
 
     let mut programs: Vec<_> = object.programs.iter().collect();
     programs.sort_by_key(|(name, _)| name.as_str());
-    println!(
-        "{:<20} {:>12} {:>12} {:>12} {:>12} {:>8} {:>10}",
-        "program", "instructions", "verified", "states", "peak states", "stack", "time"
-    );
+    let mut refused = 0;
     for (name, program) in programs {
         let function = &object.functions[&program.function_key()];
-        let log = load(program, function, btf.as_ref()).with_context(|| format!("loading program {name}"))?;
+        let (refusal, log) =
+            load(program, function, btf.as_ref()).with_context(|| format!("program {name}"))?;
         println!(
-            "{name:<20} {:>12} {:>12} {:>12} {:>12} {:>8} {:>10}",
+            "{name:<20} {configuration:<14} {:>12} {:>10} {:>8} {:>11} {:<14} {:>10}",
             function.instructions.len(),
             word_after(&log, "processed"),
             word_after(&log, "total_states"),
@@ -73,14 +129,25 @@ fn report() -> Result<()> {
             word_after(&log, "stack depth"),
             word_after(&log, "verification time") + " µs",
         );
+        if let Some(error) = refusal {
+            refused += 1;
+            println!("  refused: {error}; {}", last_complaint(&log));
+        }
     }
-    Ok(())
+    Ok(refused)
 }
 
 /// The word that follows `label` in the verifier's log; `-` when this kernel does not say.
 fn word_after(log: &str, label: &str) -> String {
     let after = log.split_once(label).map(|(_, after)| after.split_whitespace().next().unwrap_or("-"));
     after.unwrap_or("-").to_owned()
+}
+
+/// The line of the verifier's log that says what it did not like, which stands before the statistics.
+fn last_complaint(log: &str) -> &str {
+    let statistics = ["verification time", "stack depth", "processed"];
+    let complaints = log.lines().filter(|line| !statistics.iter().any(|label| line.starts_with(label)));
+    complaints.last().unwrap_or("the verifier does not say why")
 }
 
 fn create_map(name: &str, map: &Map) -> Result<OwnedFd> {
@@ -99,7 +166,29 @@ fn create_map(name: &str, map: &Map) -> Result<OwnedFd> {
     {
         *to = from.cast_signed();
     }
-    bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes).context("BPF_MAP_CREATE")
+    let fd = bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attributes).context("BPF_MAP_CREATE")?;
+    if map.section_kind() == EbpfSectionKind::Rodata {
+        fill_and_freeze(&fd, map.data())?;
+    }
+    Ok(fd)
+}
+
+/// Gives a map of read-only globals its one value, for good, so that the verifier may rely on it.
+fn fill_and_freeze(map: &OwnedFd, value: &[u8]) -> Result<()> {
+    let key = 0_u32;
+    // SAFETY: as in `create_map`.
+    let mut attributes: bpf_attr = unsafe { mem::zeroed() };
+    // SAFETY: BPF_MAP_UPDATE_ELEM and BPF_MAP_FREEZE read this variant; all of it is zero, which is valid.
+    let update = unsafe { &mut attributes.__bindgen_anon_2 };
+    update.map_fd = map.as_raw_fd().cast_unsigned();
+    let mut freeze = attributes;
+    // SAFETY: as above.
+    let update = unsafe { &mut attributes.__bindgen_anon_2 };
+    update.key = std::ptr::from_ref(&key) as u64;
+    update.__bindgen_anon_1.value = value.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes).context("BPF_MAP_UPDATE_ELEM")?;
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut freeze).context("BPF_MAP_FREEZE")?;
+    Ok(())
 }
 
 fn load_btf(bytes: &[u8]) -> Result<OwnedFd> {
@@ -109,11 +198,15 @@ fn load_btf(bytes: &[u8]) -> Result<OwnedFd> {
     let load = unsafe { &mut attributes.__bindgen_anon_7 };
     load.btf = bytes.as_ptr() as u64;
     load.btf_size = u32::try_from(bytes.len()).context("type information of 4 GiB")?;
-    bpf(bpf_cmd::BPF_BTF_LOAD, &mut attributes).context("BPF_BTF_LOAD")
+    bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attributes).context("BPF_BTF_LOAD")
 }
 
-/// Loads a program and returns the verifier's log; the program is gone afterwards.
-fn load(program: &Program, function: &Function, btf: Option<&OwnedFd>) -> Result<String> {
+/// Loads a program; returns the kernel's error, if any, and the verifier's log. The program is gone afterwards.
+fn load(
+    program: &Program,
+    function: &Function,
+    btf: Option<&OwnedFd>,
+) -> Result<(Option<io::Error>, String)> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the list of program types is long, and ours are two")]
     let (kind, flags) = match program.section {
         ProgramSection::Xdp { frags, .. } => {
@@ -124,7 +217,6 @@ fn load(program: &Program, function: &Function, btf: Option<&OwnedFd>) -> Result
     };
     let license: CString = program.license.clone();
     let function_info = function.func_info.func_info_bytes();
-    let line_info = function.line_info.line_info_bytes();
     let mut log = vec![0_u8; 1 << 20];
 
     // SAFETY: as in `create_map`.
@@ -144,27 +236,26 @@ fn load(program: &Program, function: &Function, btf: Option<&OwnedFd>) -> Result
         load.func_info = function_info.as_ptr() as u64;
         load.func_info_cnt = u32::try_from(function.func_info.len()).context("too many functions")?;
         load.func_info_rec_size = u32::try_from(function.func_info_rec_size).context("too large a record")?;
-        load.line_info = line_info.as_ptr() as u64;
-        load.line_info_cnt = u32::try_from(function.line_info.len()).context("too many lines")?;
-        load.line_info_rec_size = u32::try_from(function.line_info_rec_size).context("too large a record")?;
     }
-    let loaded = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes);
+    let loaded = bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes);
     let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
     let text = String::from_utf8_lossy(&log[..end]).into_owned();
-    match loaded {
-        Ok(_program) => Ok(text),
-        Err(error) => bail!("{error}; the verifier says:\n{text}"),
-    }
+    Ok((loaded.err(), text))
 }
 
 /// The system call, for commands that return a new file descriptor.
-fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: `attributes` is a whole `bpf_attr`, and what it points to outlives the call: the callers own it.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command as u32, attributes, size_of::<bpf_attr>()) };
-    let Ok(fd) = i32::try_from(result) else { return Err(io::Error::other("no file descriptor")) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attributes)?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The system call.
+fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attributes` is a whole `bpf_attr`, and what it points to outlives the call: the callers own it.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as u32, attributes, size_of::<bpf_attr>()) };
+    match i32::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
