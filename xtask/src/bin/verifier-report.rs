@@ -48,6 +48,7 @@ fn report() -> Result<()> {
         "{:<20} {:<14} {:>12} {:>10} {:>8} {:>11} {:<14} {:>10}",
         "program", "configuration", "instructions", "verified", "states", "peak states", "stack", "time"
     );
+    let mut refused = 0;
     for (name, settings, limits) in configurations() {
         let mut object = Object::parse(&bytes).with_context(|| format!("parsing {path}"))?;
         let globals = [
