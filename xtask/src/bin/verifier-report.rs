@@ -147,8 +147,8 @@ fn word_after(log: &str, label: &str) -> String {
 /// The line of the verifier's log that says what it did not like, which stands before the statistics.
 fn last_complaint(log: &str) -> &str {
     let statistics = ["verification time", "stack depth", "processed"];
-    let complaints = log.lines().filter(|line| !statistics.iter().any(|label| line.starts_with(label)));
-    complaints.last().unwrap_or("the verifier does not say why")
+    let mut complaints = log.lines().filter(|line| !statistics.iter().any(|label| line.starts_with(label)));
+    complaints.next_back().unwrap_or("the verifier does not say why")
 }
 
 fn create_map(name: &str, map: &Map) -> Result<OwnedFd> {
