@@ -63,7 +63,8 @@ pub enum Edit {
 }
 
 impl Edit {
-    fn key(&self) -> Key {
+    #[must_use]
+    pub fn key(&self) -> Key {
         match self {
             Self::Set(claim) => claim.key,
             Self::Remove(key) => *key,
@@ -177,23 +178,66 @@ impl Blocklist {
         self.owners.get(id)
     }
 
+    /// What `edit` does.
+    fn step_of(&self, edit: &Edit) -> Step {
+        let raises = match edit {
+            Edit::Set(claim) => self.claims.get(&claim.key).is_none_or(|old| old.until <= claim.terms.until),
+            Edit::Remove(_) => false,
+        };
+        match (edit.key().action, raises) {
+            (Action::Allow, true) => Step::RaiseAllow,
+            (Action::Block, true) => Step::RaiseBlock,
+            (Action::Block, false) => Step::LowerBlock,
+            (Action::Allow, false) => Step::LowerAllow,
+        }
+    }
+
+    /// Splits edits into those that say more and those that say less, each in the order in which they can be
+    /// [applied](Self::apply) in parts: first the one, then the other, opens no window.
+    #[must_use]
+    pub fn split(&self, edits: Vec<Edit>) -> (Vec<Edit>, Vec<Edit>) {
+        let mut edits = edits;
+        edits.sort_by_cached_key(|edit| (self.step_of(edit), edit.key()));
+        let raises = edits.partition_point(|edit| self.step_of(edit) <= Step::RaiseBlock);
+        let lowers = edits.split_off(raises);
+        (edits, lowers)
+    }
+
+    /// How many entries there are at most while `edits` are made, and how many when they were.
+    #[must_use]
+    pub fn growth(&self, edits: &[Edit]) -> (Totals, Totals) {
+        let mut sets = Vec::new();
+        let mut removes: BTreeMap<Prefix, usize> = BTreeMap::new();
+        for edit in edits {
+            let key = edit.key();
+            match edit {
+                Edit::Set(_) => sets.push(key.prefix),
+                Edit::Remove(_) if self.claims.contains_key(&key) => {
+                    *removes.entry(key.prefix).or_default() += 1
+                }
+                Edit::Remove(_) => {}
+            }
+        }
+        sets.sort_unstable();
+        sets.dedup();
+        let mut most = self.totals;
+        for prefix in sets.iter().filter(|prefix| self.at(**prefix).next().is_none()) {
+            *most.table(*prefix) += 1;
+        }
+        let mut after = most;
+        for (prefix, removed) in removes {
+            if self.at(prefix).count() == removed && sets.binary_search(&prefix).is_err() {
+                *after.table(prefix) -= 1;
+            }
+        }
+        (most, after)
+    }
+
     /// Makes edits, of which no two may have the same key.
     pub fn apply(&mut self, edits: Vec<Edit>) -> Outcome {
         let mut steps: [Vec<Edit>; 4] = Default::default();
         for edit in edits {
-            let raises = match &edit {
-                Edit::Set(claim) => {
-                    self.claims.get(&claim.key).is_none_or(|old| old.until <= claim.terms.until)
-                }
-                Edit::Remove(_) => false,
-            };
-            let step = match (edit.key().action, raises) {
-                (Action::Allow, true) => Step::RaiseAllow,
-                (Action::Block, true) => Step::RaiseBlock,
-                (Action::Block, false) => Step::LowerBlock,
-                (Action::Allow, false) => Step::LowerAllow,
-            };
-            if let Some(step) = steps.get_mut(step as usize) {
+            if let Some(step) = steps.get_mut(self.step_of(&edit) as usize) {
                 step.push(edit);
             }
         }
@@ -399,10 +443,9 @@ impl Blocklist {
         self.owners.count_of(owner)
     }
 
-    /// The claims of `owner`, in order.
-    pub fn of(&self, owner: OwnerId) -> impl Iterator<Item = Claim> {
-        let mine = self.claims.iter().filter(move |(key, _)| key.owner == owner);
-        mine.map(|(key, stored)| self.claim(*key, *stored))
+    /// What all claims are about, in order.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.claims.keys().copied()
     }
 
     /// The claims behind `after`, in order; all if `None`.

@@ -63,6 +63,8 @@ pub struct Rule {
     pub service: Option<(u8, Option<u16>)>,
     /// Its limits as written, with the burst: `10k/s burst 20000`.
     pub limits: Vec<String>,
+    /// The [identity](limiter_common::slots::Policy::id) of its policy.
+    pub id: u32,
 }
 
 /// How the program may be attached.

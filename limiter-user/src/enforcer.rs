@@ -4,19 +4,29 @@
 //! What is acknowledged is durable first, then in the kernel, then acknowledged. A request that cannot be made durable
 //! is refused and changes nothing; one that the kernel has no room for is taken back as a whole.
 
+mod explain;
+mod lists;
+mod render;
+mod worker;
+
+use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use limiter_common::abi::Entry;
 use limiter_common::{Address, Nanos};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use crate::config::{Action, Config};
+use crate::blocklist::Key;
+use crate::config::{self, Action, Config};
 use crate::control::protocol::{
-    AddRequest, AddResponse, Claim, Explanation, ListStatus, Problem, RemoveRequest, RemoveResponse,
+    AddRequest, AddResponse, Claim, Explanation, ListStatus, Problem, ProblemKind, RemoveRequest,
+    RemoveResponse,
 };
 use crate::dataplane::Writer;
+use lists::ListFile;
+use worker::Worker;
 
 /// The time by both clocks, read at the same moment. [`crate::host::now`] reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +71,12 @@ pub struct Started {
 ///
 /// If the thread cannot be made or the kernel's lists cannot be read at all.
 pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
-    let Parameters { writer, config, boot_id, clock } = parameters;
-    drop((writer, config, boot_id, clock));
-    anyhow::bail!("not there yet")
+    let (to_worker, commands) = mpsc::channel();
+    let (publish, summary) = watch::channel(Arc::default());
+    let (mut worker, started) = Worker::new(parameters, publish)?;
+    // The thread ends by itself, after `shutdown` or with the last handle; see `Worker::run`.
+    std::thread::Builder::new().name("enforcer".to_owned()).spawn(move || worker.run(&commands))?;
+    Ok((Handle { to_worker, summary }, started))
 }
 
 /// Who asks. Whether they may is the control server's business.
@@ -84,7 +97,7 @@ pub struct ImportOptions {
 
 /// Where a listing goes on: the place behind the last claim of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor(());
+pub struct Cursor(Key);
 
 /// Part of a listing, in the order of addresses.
 #[derive(Debug, Clone, Default)]
@@ -145,15 +158,53 @@ pub enum Error {
     Failed(String),
 }
 
-impl From<Error> for Problem {
-    fn from(_: Error) -> Self {
-        todo!()
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { detail, .. } | Self::Guarded { detail, .. } => f.write_str(detail),
+            Self::Full(detail) | Self::NotDurable(detail) | Self::Failed(detail) => f.write_str(detail),
+        }
     }
 }
+
+impl std::error::Error for Error {}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (kind, title, status, detail, items) = match error {
+            Error::Invalid { detail, items } => {
+                (ProblemKind::Invalid, "the request cannot be understood", 400, detail, items)
+            }
+            Error::Guarded { detail, items } => {
+                (ProblemKind::Guarded, "refused by a guard", 409, detail, items)
+            }
+            Error::Full(detail) => (ProblemKind::Full, "no room in the kernel", 507, detail, Vec::new()),
+            Error::NotDurable(detail) => {
+                (ProblemKind::NotDurable, "the state cannot be written", 507, detail, Vec::new())
+            }
+            Error::Failed(detail) => (ProblemKind::Failed, "failed", 500, detail, Vec::new()),
+        };
+        Self { kind, title: title.to_owned(), status, detail, items }
+    }
+}
+
+/// What the thread is asked.
+enum Command {
+    Add(Action, AddRequest, Caller, Reply<AddResponse>),
+    Remove(Action, RemoveRequest, Reply<RemoveResponse>),
+    Import(Action, config::lists::Parsed, ImportOptions, Caller, Reply<AddResponse>),
+    Page(Action, Option<Cursor>, usize, Reply<Page>),
+    Lookup(Address, Reply<(Lookup, Arc<Config>)>),
+    Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// The way to the enforcer, for any number of tasks.
 #[derive(Debug, Clone)]
 pub struct Handle {
+    to_worker: mpsc::Sender<Command>,
     summary: watch::Receiver<Arc<Summary>>,
 }
 
@@ -163,8 +214,13 @@ impl Handle {
     /// # Errors
     ///
     /// See [`Error`].
-    pub async fn add(&self, _: Action, _: AddRequest, _: Caller) -> Result<AddResponse, Error> {
-        todo!()
+    pub async fn add(
+        &self,
+        action: Action,
+        request: AddRequest,
+        caller: Caller,
+    ) -> Result<AddResponse, Error> {
+        self.ask(|reply| Command::Add(action, request, caller, reply)).await
     }
 
     /// Takes back claims of the owner `operator`. What others claim stays, and is told.
@@ -172,8 +228,13 @@ impl Handle {
     /// # Errors
     ///
     /// See [`Error`]. Prefixes that were not there are no error here.
-    pub async fn remove(&self, _: Action, _: RemoveRequest, _: Caller) -> Result<RemoveResponse, Error> {
-        todo!()
+    pub async fn remove(
+        &self,
+        action: Action,
+        request: RemoveRequest,
+        _: Caller,
+    ) -> Result<RemoveResponse, Error> {
+        self.ask(|reply| Command::Remove(action, request, reply)).await
     }
 
     /// Adds every line of a list (`#` and `;` comments). The whole text is checked first; then it is applied in
@@ -184,12 +245,13 @@ impl Handle {
     /// See [`Error`].
     pub async fn import(
         &self,
-        _: Action,
-        _text: Vec<u8>,
-        _: ImportOptions,
-        _: Caller,
+        action: Action,
+        text: Vec<u8>,
+        options: ImportOptions,
+        caller: Caller,
     ) -> Result<AddResponse, Error> {
-        todo!()
+        let parsed = blocking(move || config::lists::parse(&text)).await?;
+        self.ask(|reply| Command::Import(action, parsed, options, caller, reply)).await
     }
 
     /// Up to `limit` claims of `action` behind `after`; from the start if `None`. Pages see the state of their own
@@ -198,8 +260,8 @@ impl Handle {
     /// # Errors
     ///
     /// If the enforcer is gone.
-    pub async fn page(&self, _: Action, _after: Option<Cursor>, _limit: usize) -> Result<Page, Error> {
-        todo!()
+    pub async fn page(&self, action: Action, after: Option<Cursor>, limit: usize) -> Result<Page, Error> {
+        self.ask(|reply| Command::Page(action, after, limit, reply)).await
     }
 
     /// What the lists say of `address`.
@@ -207,8 +269,9 @@ impl Handle {
     /// # Errors
     ///
     /// If the enforcer is gone.
-    pub async fn lookup(&self, _: Address) -> Result<Lookup, Error> {
-        todo!()
+    pub async fn lookup(&self, address: Address) -> Result<Lookup, Error> {
+        let (lookup, _) = self.ask(|reply| Command::Lookup(address, reply)).await?;
+        Ok(lookup)
     }
 
     /// What would happen to a packet now, by the same `decide` that the kernel runs, with the limits of the
@@ -217,8 +280,10 @@ impl Handle {
     /// # Errors
     ///
     /// [`Error::Invalid`] if the interface is not configured; else if the enforcer is gone.
-    pub async fn explain(&self, _: Question) -> Result<Explanation, Error> {
-        todo!()
+    pub async fn explain(&self, question: Question) -> Result<Explanation, Error> {
+        let address = Address::from(question.address).canonical();
+        let (lookup, config) = self.ask(|reply| Command::Lookup(address, reply)).await?;
+        explain::explain(&question, address, lookup, &config)
     }
 
     /// Makes `config` the one in force: reads the list files again, takes over protected prefixes and limits (for
@@ -228,17 +293,10 @@ impl Handle {
     ///
     /// If the enforcer is gone. A list that cannot be read keeps its last good content, with a problem in the
     /// [`Summary`].
-    pub async fn reload(&self, _: Arc<Config>) -> Result<Vec<String>, Error> {
-        todo!()
-    }
-
-    /// Fills other kernel tables from now on, for instance larger ones.
-    ///
-    /// # Errors
-    ///
-    /// If they cannot be read or have no room; then the former ones stay in use.
-    pub async fn replace_writer(&self, _: Box<dyn Writer>) -> Result<(), Error> {
-        todo!()
+    pub async fn reload(&self, config: Arc<Config>) -> Result<Vec<String>, Error> {
+        let of = Arc::clone(&config);
+        let files = blocking(move || lists::read(&of.lists)).await?;
+        self.ask(|reply| Command::Reload(config, files, reply)).await
     }
 
     /// The latest numbers; the receiver wakes up when they change.
@@ -249,6 +307,27 @@ impl Handle {
 
     /// Ends the thread after the requests that were made before, and waits for it.
     pub async fn shutdown(&self) {
-        todo!()
+        let (reply, ended) = oneshot::channel();
+        if self.to_worker.send(Command::Shutdown(reply)).is_ok() {
+            // An error means that the thread ended otherwise.
+            let _ = ended.await;
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let gone = || Error::Failed("the enforcer has ended; restart the daemon".to_owned());
+        let (reply, answer) = oneshot::channel();
+        if self.to_worker.send(command(reply)).is_err() {
+            return Err(gone());
+        }
+        answer.await.unwrap_or_else(|_| Err(gone()))
     }
 }
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Failed(format!("the request was not completed: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ pub struct Opened {
     pub store: Store,
     /// Claims that have not expired.
     pub records: Vec<Record>,
-    /// Whether claims may be missing that were there.
+    /// Whether claims may be missing that were there; also if there was no file at all.
     pub lost: bool,
     /// For the operator.
     pub warnings: Vec<String>,
@@ -169,6 +169,8 @@ struct Contents {
     records: Vec<Record>,
     /// Entries that are damaged, or that a newer version wrote.
     unreadable: usize,
+    /// There was no file.
+    new: bool,
 }
 
 impl Contents {
@@ -177,15 +179,15 @@ impl Contents {
         if self.unreadable > 0 {
             warnings.push(format!("{} entries of {} cannot be read", self.unreadable, path.display()));
         }
-        self.unreadable > 0
+        self.unreadable > 0 || self.new
     }
 }
 
 fn open_file(path: &Path, boot_id: [u8; 16], now: Now) -> Result<(Database, Contents), file::OpenError> {
-    let database = file::open(path)?;
+    let (database, new) = file::open(path)?;
     let contents = guarded(|| {
         let boot = first_start(&database, boot_id, now)?;
-        read(&database, boot)
+        Ok(Contents { new, ..read(&database, boot)? })
     });
     match contents {
         Ok(contents) => Ok((database, contents)),

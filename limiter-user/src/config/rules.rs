@@ -76,7 +76,7 @@ pub(super) fn read<'a>(
         Some(service) => Some(service?),
         None => None,
     };
-    let rule = Rule { name: name?, service, limits: limits.written };
+    let rule = Rule { name: name?, service, limits: limits.written, id: 0 };
     Some(WrittenRule { rule, policy: limits.policy, figures: limits.figures, interfaces: wanted, table })
 }
 
@@ -290,7 +290,18 @@ pub(super) fn compile(written: &[WrittenRule<'_>], interfaces: &mut [Interface])
         }
         interface.limits = limits_of(&interface.name, general.first().copied(), &services);
         interface.limited = !rules.is_empty();
-        interface.rules = rules.iter().map(|written| written.rule.clone()).collect();
+        let identified = |written: &&WrittenRule<'_>| {
+            let policy = match written.rule.service {
+                None => Some(POLICY_ALL),
+                Some(service) => services.iter().position(|other| other.rule.service == Some(service)),
+            };
+            let policy = policy.and_then(|at| match written.rule.service {
+                None => interface.limits.policies.get(at),
+                Some(_) => interface.limits.policies.get(POLICY_SERVICES + at),
+            });
+            Rule { id: policy.map_or(0, |policy| policy.id), ..written.rule.clone() }
+        };
+        interface.rules = rules.iter().map(identified).collect();
     }
 }
 

@@ -218,7 +218,7 @@ pub enum ProblemKind {
     Guarded,
     /// A kernel table is full.
     Full,
-    /// In force, but would not survive a restart.
+    /// The state cannot be written, so nothing was changed.
     NotDurable,
     Failed,
 }

@@ -30,18 +30,18 @@ impl fmt::Display for OpenError {
     }
 }
 
-/// Opens the database at `path` after checking all of it, or makes one.
-pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
+/// Opens the database at `path` after checking all of it, or makes one. True if it was made.
+pub(super) fn open(path: &Path) -> Result<(Database, bool), OpenError> {
     let unusable = |error: io::Error| OpenError::Unusable(error.to_string());
     if let Some(directory) = path.parent() {
         make_directory(directory).map_err(unusable)?;
     }
-    match fs::symlink_metadata(path) {
+    let new = match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() => return Err(OpenError::Corrupt("not a regular file".to_owned())),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(_) => false,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
         Err(error) => return Err(unusable(error)),
-    }
+    };
     let mut failure = None;
     let opened = guarded(|| {
         let mut builder = redb::Builder::new();
@@ -50,7 +50,10 @@ pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
             redb::Error::from(error)
         })
     });
-    opened.map_err(|why| failure.unwrap_or(OpenError::Corrupt(why)))
+    match opened {
+        Ok(database) => Ok((database, new)),
+        Err(why) => Err(failure.unwrap_or(OpenError::Corrupt(why))),
+    }
 }
 
 fn classified(error: &DatabaseError) -> OpenError {

@@ -1,0 +1,40 @@
+//! Claims as they are told to people and programs.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use limiter_common::Nanos;
+
+use super::Now;
+use crate::blocklist::{self, Blocklist};
+use crate::config::Action;
+use crate::control::protocol;
+
+/// `claim`, which is one of `list`.
+pub(super) fn claim(list: &Blocklist, claim: blocklist::Claim, now: Now) -> protocol::Claim {
+    let blocklist::Claim { key, terms } = claim;
+    let left =
+        (terms.until != Nanos::NEVER).then(|| Duration::from_nanos(terms.until.saturating_sub(now.boot).0));
+    protocol::Claim {
+        prefix: key.prefix.to_string(),
+        action: key.action,
+        owner: list.owner_of(key.owner).to_string(),
+        reason: terms.reason.as_deref().map(str::to_owned),
+        actor: terms.actor.map(|uid| format!("uid:{uid}")),
+        created: time(UNIX_EPOCH.checked_add(Duration::from_secs(terms.created))),
+        expires: left.map(|left| time(now.wall.checked_add(left))),
+        // A claim that has a moment left has not expired.
+        seconds_left: left.map(|left| left.as_secs() + u64::from(left.subsec_nanos() > 0)),
+        allowed: key.action == Action::Block && list.entry(key.prefix).allows(now.boot),
+    }
+}
+
+/// RFC 3339 in UTC, to the second; the last moment that can be written for what is later.
+fn time(time: Option<SystemTime>) -> String {
+    let time = time.and_then(|time| jiff::Timestamp::try_from(time).ok()).unwrap_or(jiff::Timestamp::MAX);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Seconds since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,743 @@
+//! The thread of the enforcer.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+
+use anyhow::Context;
+use limiter_common::abi;
+use limiter_common::{Address, Nanos, Prefix};
+use tokio::sync::{oneshot, watch};
+
+use super::lists::{self, ListFile, Listed, Order};
+use super::{
+    Caller, Command, Cursor, Error, ImportOptions, Lookup, Now, Page, Parameters, Reply, Started, Summary,
+    render,
+};
+use crate::admission::{self, Admitted, Guards};
+use crate::blocklist::{Blocklist, Claim, Edit, Key, Owner, OwnerId, Terms, reason};
+use crate::config::lists::Parsed;
+use crate::config::{Action, Config};
+use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest, RemoveResponse};
+use crate::dataplane::{ApplyError, Change, Writer};
+use crate::host::Lifelines;
+use crate::store::{NotStored, Record, Store, Write};
+
+/// Edits that are made before other requests get their turn.
+const PART: usize = 1 << 15;
+/// Requests that are answered before a long one goes on.
+const TURN: usize = 64;
+/// Prefixes whose expired claims are taken out at a time.
+const EXPIRED: usize = 1 << 13;
+/// Items of a problem or an answer that are told one by one.
+const TOLD: usize = 100;
+/// How long the machine's addresses are believed to be what they were.
+const LIFELINES: Nanos = Nanos::from_secs(2);
+/// The longest time that can be asked for: longer is a mistake, or for good.
+const MAX_SECONDS: u64 = 100 * 366 * 24 * 3600;
+/// The thread looks around at least this often, in case the machine slept.
+const LOOK_AROUND: Duration = Duration::from_secs(60);
+
+pub(super) struct Worker {
+    list: Blocklist,
+    store: Store,
+    writer: Box<dyn Writer>,
+    config: Arc<Config>,
+    clock: fn() -> Now,
+    operator: OwnerId,
+    lists: Vec<Listed>,
+    lifelines: Option<(Nanos, Lifelines)>,
+    /// What happened at the start, and later without anybody asking.
+    warnings: Vec<String>,
+    publish: watch::Sender<Arc<Summary>>,
+    /// Long requests that wait for their turn.
+    waiting: VecDeque<Long>,
+    /// The one that is being worked on.
+    work: Option<Work>,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+/// Requests that are worked on in parts.
+enum Long {
+    Import(Action, Parsed, ImportOptions, Caller, Reply<AddResponse>),
+    Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
+}
+
+/// A long request that was checked as a whole, and is being made.
+struct Work {
+    parts: VecDeque<Vec<Edit>>,
+    undo: Vec<Edit>,
+    /// What was changed by others meanwhile, and so is not taken back.
+    touched: HashSet<Key>,
+    end: End,
+}
+
+/// What is done when it is made.
+enum End {
+    Import(AddResponse, Reply<AddResponse>),
+    Reload(Vec<Listed>, Vec<String>, Reply<Vec<String>>),
+}
+
+impl Worker {
+    pub(super) fn new(
+        parameters: Parameters,
+        publish: watch::Sender<Arc<Summary>>,
+    ) -> anyhow::Result<(Self, Started)> {
+        let Parameters { mut writer, config, boot_id, clock } = parameters;
+        let begun = clock();
+        let installed = writer.installed().context("cannot read what is in the kernel's lists")?;
+
+        let mut list = Blocklist::new();
+        let operator = list.owner(&Owner::Operator)?;
+        let opened = Store::open(&config.state_directory, boot_id, begun);
+        let stored = opened.records.len();
+        let claims: Result<Vec<Claim>, _> = opened
+            .records
+            .into_iter()
+            .map(|Record { prefix, action, owner, terms }| {
+                let owner = if owner == Owner::Operator { operator } else { list.owner(&owner)? };
+                Ok::<_, anyhow::Error>(Claim { key: Key { prefix, action, owner }, terms })
+            })
+            .collect();
+        list.fill(claims?);
+
+        let mut worker = Self {
+            list,
+            store: opened.store,
+            writer,
+            config,
+            clock,
+            operator,
+            lists: Vec::new(),
+            lifelines: None,
+            warnings: opened.warnings,
+            publish,
+            waiting: VecDeque::new(),
+            work: None,
+            stopping: None,
+        };
+        let files = lists::read(&worker.config.lists);
+        let guards = worker.guards(None);
+        let created = render::seconds(begun.wall);
+        let plan = lists::plan(&mut worker.list, &guards, worker.config.capacity, &[], files, created)?;
+        let listed = plan.edits.len();
+        worker.list.apply(plan.edits);
+        worker.lists = plan.lists;
+        worker.recover(&installed, opened.lost, begun);
+
+        let found = installed.len();
+        let changes = worker.list.reconcile(installed)?;
+        let changed = changes.len();
+        worker.install_what_fits(changes);
+        worker.expire();
+        worker.publish();
+        let took = (clock)().boot.saturating_sub(begun.boot);
+        let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
+        let started = Started {
+            stored: count(stored),
+            listed: count(listed),
+            found: count(found),
+            changed: count(changed),
+            took: Duration::from_nanos(took.0),
+        };
+        tracing::info!(
+            stored,
+            listed,
+            found,
+            changed,
+            milliseconds = started.took.as_millis(),
+            "the lists are in force"
+        );
+        Ok((worker, started))
+    }
+
+    /// Keeps what the kernel enforces and nobody remembers: of a store that lost something, and of list files that
+    /// cannot be read.
+    fn recover(&mut self, installed: &[Change], lost: bool, now: Now) {
+        let mut unread = self.lists.clone();
+        unread.retain(|listed| listed.unread);
+        if !lost && unread.is_empty() {
+            return;
+        }
+        let mut excess = self.list.excess(installed, self.operator);
+        excess.retain(|claim| claim.terms.until > now.boot);
+        let (mut recovered, mut kept) = (Vec::new(), Vec::new());
+        for mut claim in excess {
+            claim.terms.created = render::seconds(now.wall);
+            // Lists have no deadlines.
+            let list = unread
+                .iter()
+                .find(|listed| listed.action == claim.key.action && claim.terms.until == Nanos::NEVER);
+            match list {
+                Some(listed) => {
+                    claim.key.owner = listed.owner;
+                    kept.push(Edit::Set(claim));
+                }
+                None if lost => {
+                    claim.terms.reason = reason("recovered from the kernel");
+                    recovered.push(Edit::Set(claim));
+                }
+                None => {}
+            }
+        }
+        if !kept.is_empty() {
+            let names: Vec<&str> = unread.iter().map(|listed| listed.name.as_str()).collect();
+            self.warn(format!(
+                "{} entries that the kernel had stay in force until the list can be read: {}",
+                kept.len(),
+                names.join(", ")
+            ));
+            self.list.apply(kept);
+        }
+        if !recovered.is_empty() {
+            self.warn(format!(
+                "{} entries were recovered from the kernel as the operator's",
+                recovered.len()
+            ));
+            let writes: Vec<Write> = recovered.iter().filter_map(|edit| self.write_of(edit)).collect();
+            if let Err(NotStored(why)) = self.store.commit(&writes, now) {
+                self.warn(format!("what was recovered from the kernel is not stored: {why}"));
+            }
+            self.list.apply(recovered);
+        }
+    }
+
+    fn warn(&mut self, warning: String) {
+        tracing::warn!("{warning}");
+        if self.warnings.len() < TOLD && !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// Makes changes as far as the tables have room; what is left out becomes a warning.
+    fn install_what_fits(&mut self, changes: Vec<Change>) {
+        let mut failed = 0;
+        let mut why: Option<String> = None;
+        let mut full: Vec<&'static str> = Vec::new();
+        let mut parts: VecDeque<Vec<Change>> = changes.chunks(PART).map(<[Change]>::to_vec).collect();
+        while let Some(mut part) = parts.pop_front() {
+            let all = part.len();
+            part.retain(|change| change.entry.is_none() || !full.contains(&table(change.prefix)));
+            failed += all - part.len();
+            match self.writer.apply(&part) {
+                Ok(()) => {}
+                // Making a change again does nothing, so the part is narrowed down to what fails.
+                Err(_) if part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.push_front(rest);
+                    parts.push_front(part);
+                }
+                Err(error) => {
+                    failed += 1;
+                    if let ApplyError::Full { table, .. } = &error {
+                        full.push(table);
+                    }
+                    why.get_or_insert(error.to_string());
+                }
+            }
+        }
+        if let Some(why) = why {
+            self.warn(format!("{failed} entries are not in force: {why}"));
+        }
+    }
+
+    /// Serves until it is told to stop, or nobody is left to tell it anything.
+    pub(super) fn run(&mut self, commands: &Receiver<Command>) {
+        loop {
+            let alive = if self.work.is_some() || !self.waiting.is_empty() {
+                self.turn(commands)
+            } else if let Some(stopping) = self.stopping.take() {
+                // An error means that nobody waits for it.
+                let _ = stopping.send(());
+                return;
+            } else {
+                match commands.recv_timeout(self.idle()) {
+                    Ok(command) => {
+                        self.serve(command);
+                        true
+                    }
+                    Err(RecvTimeoutError::Timeout) => true,
+                    Err(RecvTimeoutError::Disconnected) => false,
+                }
+            };
+            self.expire();
+            self.work();
+            self.publish();
+            if !alive && self.work.is_none() && self.waiting.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Answers some of what waits. False if nobody is left to ask.
+    fn turn(&mut self, commands: &Receiver<Command>) -> bool {
+        for _ in 0..TURN {
+            match commands.try_recv() {
+                Ok(command) => self.serve(command),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
+    }
+
+    /// How long nothing has to be done.
+    fn idle(&self) -> Duration {
+        let now = (self.clock)().boot;
+        let left = self.list.next_expiry().map_or(Nanos::NEVER, |next| next.saturating_sub(now));
+        // A little later, so that one look finds all that expires together.
+        (Duration::from_nanos(left.0) + Duration::from_millis(1)).min(LOOK_AROUND)
+    }
+
+    fn serve(&mut self, command: Command) {
+        // An error of a reply means that whoever asked has gone away.
+        match command {
+            Command::Add(action, request, caller, reply) => {
+                drop(reply.send(self.add(action, request, caller)))
+            }
+            Command::Remove(action, request, reply) => drop(reply.send(self.remove(action, &request))),
+            Command::Page(action, after, limit, reply) => {
+                drop(reply.send(Ok(self.page(action, after, limit))))
+            }
+            Command::Lookup(address, reply) => {
+                drop(reply.send(Ok((self.lookup(address), Arc::clone(&self.config)))));
+            }
+            Command::Import(action, parsed, options, caller, reply) => {
+                self.waiting.push_back(Long::Import(action, parsed, options, caller, reply));
+            }
+            Command::Reload(config, files, reply) => {
+                self.waiting.push_back(Long::Reload(config, files, reply))
+            }
+            Command::Shutdown(reply) => self.stopping = Some(reply),
+        }
+    }
+
+    fn add(&mut self, action: Action, request: AddRequest, caller: Caller) -> Result<AddResponse, Error> {
+        let prefixes = prefixes(&request.prefixes)?;
+        let AddRequest { seconds, reason, force, ssh_peer, .. } = request;
+        let options = ImportOptions { seconds, reason, force, ssh_peer };
+        let admitted = self.admit(action, prefixes, &options)?;
+        let (edits, response) = self.edits(&admitted, &options, caller);
+        lists::room(&self.list, self.config.capacity, &edits).map_err(Error::Full)?;
+        self.touch(&edits);
+        self.make(edits)?;
+        Ok(response)
+    }
+
+    /// Remembers what is changed while a long request is worked on.
+    fn touch(&mut self, edits: &[Edit]) {
+        if let Some(work) = &mut self.work {
+            work.touched.extend(edits.iter().map(Edit::key));
+        }
+    }
+
+    fn admit(
+        &mut self,
+        action: Action,
+        prefixes: Vec<Prefix>,
+        options: &ImportOptions,
+    ) -> Result<Admitted, Error> {
+        let invalid = |detail: &str| Error::Invalid { detail: detail.to_owned(), items: Vec::new() };
+        if prefixes.is_empty() {
+            return Err(invalid("no address or prefix is given"));
+        }
+        if options.seconds == Some(0) {
+            return Err(invalid("the time is over before it begins; give at least a second"));
+        }
+        if options.seconds.is_some_and(|seconds| seconds > MAX_SECONDS) {
+            return Err(invalid("longer than 100 years; leave the time out for good"));
+        }
+        let peer = match options.ssh_peer.as_deref().map(str::parse::<Address>) {
+            Some(Ok(peer)) => Some(peer),
+            Some(Err(_)) => return Err(invalid("ssh_peer is no address")),
+            None => None,
+        };
+        let guards = if options.force { Guards::new() } else { self.guards(peer) };
+        admission::admit(&guards, action, prefixes, options.force).map_err(|refusals| Error::Guarded {
+            detail: format!("{} refused; nothing was changed. --force overrides the guards", refusals.count),
+            items: refusals.lines().collect(),
+        })
+    }
+
+    /// What must stay reachable at this moment.
+    fn guards(&mut self, peer: Option<Address>) -> Guards {
+        let now = (self.clock)().boot;
+        let fresh = |(then, _): &(Nanos, Lifelines)| now.saturating_sub(*then) < LIFELINES;
+        if !self.lifelines.as_ref().is_some_and(fresh) {
+            match Lifelines::gather() {
+                Ok(lifelines) => self.lifelines = Some((now, lifelines)),
+                Err(error) => tracing::warn!("the machine's own addresses are not known: {error:#}"),
+            }
+        }
+        let mut guards = Guards::new();
+        if let Some(peer) = peer {
+            guards.add(Prefix::host(peer), "the address you are logged in from");
+        }
+        if let Some((_, lifelines)) = &self.lifelines {
+            lifelines.guard(&mut guards);
+        }
+        for prefix in &self.config.protected {
+            guards.add(*prefix, "protected by the configuration");
+        }
+        guards
+    }
+
+    /// The edits that a request amounts to, and what to answer when they are made.
+    fn edits(
+        &self,
+        admitted: &Admitted,
+        options: &ImportOptions,
+        caller: Caller,
+    ) -> (Vec<Edit>, AddResponse) {
+        let now = (self.clock)();
+        let until = options.seconds.map_or(Nanos::NEVER, |seconds| {
+            // Not for good, however long.
+            now.boot.saturating_add(Nanos::from_secs(seconds)).min(Nanos(u64::MAX - 1))
+        });
+        let reason = options.reason.as_deref().and_then(reason);
+        let action = admitted.action();
+        let mut response = AddResponse::default();
+        let mut edits = Vec::with_capacity(admitted.prefixes().len());
+        let any_allowed = action == Action::Block && self.list.totals().allows > 0;
+        for prefix in admitted.prefixes() {
+            let key = Key { prefix: *prefix, action, owner: self.operator };
+            let former =
+                self.list.get(key).filter(|claim| claim.terms.until > now.boot).map(|claim| claim.terms);
+            let created = former.as_ref().map_or_else(|| render::seconds(now.wall), |former| former.created);
+            match &former {
+                None => response.added += 1,
+                Some(former) if former.until == until && former.reason == reason => response.unchanged += 1,
+                Some(_) => response.updated += 1,
+            }
+            if former.is_none_or(|former| former.until != until || former.reason != reason) {
+                let terms = Terms { until, created, actor: Some(caller.uid), reason: reason.clone() };
+                edits.push(Edit::Set(Claim { key, terms }));
+            }
+            if any_allowed
+                && response.shadowed_by_allow.len() < TOLD
+                && self.list.entry(*prefix).allows(now.boot)
+            {
+                response.shadowed_by_allow.push(prefix.to_string());
+            }
+        }
+        (edits, response)
+    }
+
+    /// Splits edits into parts, in an order in which they have room.
+    fn parts(&self, edits: Vec<Edit>) -> Result<VecDeque<Vec<Edit>>, Error> {
+        let order = lists::room(&self.list, self.config.capacity, &edits).map_err(Error::Full)?;
+        let (raises, lowers) = self.list.split(edits);
+        let (first, second) = match order {
+            Order::RaiseFirst => (raises, lowers),
+            Order::LowerFirst => (lowers, raises),
+        };
+        Ok([first, second].iter().flat_map(|edits| edits.chunks(PART)).map(<[Edit]>::to_vec).collect())
+    }
+
+    /// Makes edits durable, then makes them in the kernel; all or none. Returns what takes them back.
+    fn make(&mut self, edits: Vec<Edit>) -> Result<Vec<Edit>, Error> {
+        let writes: Vec<Write> = edits.iter().filter_map(|edit| self.write_of(edit)).collect();
+        let outcome = self.list.apply(edits);
+        if let Err(NotStored(why)) = self.store.commit(&writes, (self.clock)()) {
+            self.list.apply(outcome.undo);
+            return Err(Error::NotDurable(format!("nothing was changed, since it could not be kept: {why}")));
+        }
+        if let Err(error) = self.writer.apply(&outcome.changes) {
+            self.take_back(outcome.undo);
+            return Err(match error {
+                ApplyError::Full { .. } => Error::Full(error.to_string()),
+                ApplyError::Kernel { .. } => Error::Failed(error.to_string()),
+            });
+        }
+        Ok(outcome.undo)
+    }
+
+    /// Takes edits back that were made only in part.
+    fn take_back(&mut self, undo: Vec<Edit>) {
+        let writes: Vec<Write> = undo.iter().filter_map(|edit| self.write_of(edit)).collect();
+        let changes = self.list.apply(undo).changes;
+        if let Err(error) = self.writer.apply(&changes) {
+            tracing::error!("taking back a failed request: {error}");
+        }
+        if let Err(NotStored(why)) = self.store.commit(&writes, (self.clock)()) {
+            let warning = "a request that failed is still stored, and would be in force after a restart";
+            self.warn(format!("{warning}: {why}"));
+        }
+    }
+
+    /// What the store has to know of an edit: lists are in their files.
+    fn write_of(&self, edit: &Edit) -> Option<Write> {
+        let key = edit.key();
+        if key.owner != self.operator {
+            return None;
+        }
+        let (prefix, action, owner) = (key.prefix, key.action, Owner::Operator);
+        Some(match edit {
+            Edit::Set(claim) => Write::Put(Record { prefix, action, owner, terms: claim.terms.clone() }),
+            Edit::Remove(_) => Write::Delete { prefix, action, owner },
+        })
+    }
+
+    fn remove(&mut self, action: Action, request: &RemoveRequest) -> Result<RemoveResponse, Error> {
+        let mut prefixes = prefixes(&request.prefixes)?;
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        let now = (self.clock)().boot;
+        let mut response = RemoveResponse::default();
+        let mut edits = Vec::new();
+        for prefix in &prefixes {
+            let key = Key { prefix: *prefix, action, owner: self.operator };
+            if self.list.get(key).is_some_and(|claim| claim.terms.until > now) {
+                response.removed += 1;
+                edits.push(Edit::Remove(key));
+            } else {
+                response.missing.push(prefix.to_string());
+            }
+        }
+        self.touch(&edits);
+        self.make(edits)?;
+        for prefix in prefixes {
+            let others = self
+                .list
+                .covering(prefix)
+                .into_iter()
+                .filter(|claim| claim.key.action == action && claim.terms.until > now);
+            for claim in others.take(TOLD.saturating_sub(response.still_listed.len())) {
+                let owner = self.list.owner_of(claim.key.owner);
+                response.still_listed.push(if claim.key.prefix == prefix {
+                    format!("{prefix} by {owner}")
+                } else {
+                    format!("{prefix} in {} by {owner}", claim.key.prefix)
+                });
+            }
+        }
+        Ok(response)
+    }
+
+    fn page(&self, action: Action, after: Option<Cursor>, limit: usize) -> Page {
+        let now = (self.clock)();
+        let live = |claim: &Claim| claim.key.action == action && claim.terms.until > now.boot;
+        let mut page = Page::default();
+        for claim in self.list.from(after.map(|Cursor(key)| key)).filter(live).take(limit.max(1)) {
+            page.next = Some(Cursor(claim.key));
+            page.claims.push(render::claim(&self.list, claim, now));
+        }
+        if page.claims.len() < limit.max(1) {
+            page.next = None;
+        }
+        page
+    }
+
+    fn lookup(&self, address: Address) -> Lookup {
+        let now = (self.clock)();
+        let host = Prefix::host(address);
+        let mut claims = self.list.covering(host);
+        claims.retain(|claim| claim.terms.until > now.boot);
+        let claims = claims.into_iter().map(|claim| render::claim(&self.list, claim, now)).collect();
+        Lookup { now, entry: self.list.entry(host), claims }
+    }
+
+    /// Makes the next part of a long request, or begins one.
+    fn work(&mut self) {
+        let Some(mut work) = self.work.take() else {
+            match self.waiting.pop_front() {
+                Some(Long::Import(action, parsed, options, caller, reply)) => {
+                    match self.begin_import(action, parsed, &options, caller) {
+                        Ok((parts, response)) => self.begin(parts, End::Import(response, reply)),
+                        Err(error) => drop(reply.send(Err(error))),
+                    }
+                }
+                Some(Long::Reload(config, files, reply)) => match self.begin_reload(config, files) {
+                    Ok((parts, listed, sentences)) => {
+                        self.begin(parts, End::Reload(listed, sentences, reply));
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
+                },
+                None => {}
+            }
+            return;
+        };
+        let part = work.parts.pop_front().unwrap_or_default();
+        match self.make(part) {
+            Ok(undo) => {
+                work.undo.extend(undo);
+                if work.parts.is_empty() {
+                    self.end(work.end);
+                } else {
+                    self.work = Some(work);
+                }
+            }
+            Err(error) => self.fail(work, error),
+        }
+    }
+
+    fn begin(&mut self, parts: VecDeque<Vec<Edit>>, end: End) {
+        if parts.is_empty() {
+            self.end(end);
+        } else {
+            self.work = Some(Work { parts, undo: Vec::new(), touched: HashSet::new(), end });
+        }
+    }
+
+    /// Takes back what was made of a long request.
+    fn fail(&mut self, work: Work, error: Error) {
+        let Work { mut undo, touched, end, .. } = work;
+        undo.retain(|edit| !touched.contains(&edit.key()));
+        for part in undo.chunks(PART) {
+            self.take_back(part.to_vec());
+        }
+        match end {
+            End::Import(_, reply) => drop(reply.send(Err(error))),
+            End::Reload(mut listed, _, reply) => {
+                for listed in &mut listed {
+                    listed.problem.get_or_insert_with(|| format!("not applied: {error}"));
+                }
+                self.lists = listed;
+                drop(reply.send(Ok(vec![format!("the lists stay as they were: {error}")])));
+            }
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        match end {
+            End::Import(response, reply) => drop(reply.send(Ok(response))),
+            End::Reload(listed, sentences, reply) => {
+                self.lists = listed;
+                drop(reply.send(Ok(sentences)));
+            }
+        }
+    }
+
+    fn begin_import(
+        &mut self,
+        action: Action,
+        parsed: Parsed,
+        options: &ImportOptions,
+        caller: Caller,
+    ) -> Result<(VecDeque<Vec<Edit>>, AddResponse), Error> {
+        if parsed.bad_lines > 0 {
+            return Err(Error::Invalid {
+                detail: format!("{} lines are not understood; nothing was changed", parsed.bad_lines),
+                items: parsed.problems.iter().map(ToString::to_string).collect(),
+            });
+        }
+        let admitted = self.admit(action, parsed.prefixes, options)?;
+        let (edits, response) = self.edits(&admitted, options, caller);
+        Ok((self.parts(edits)?, response))
+    }
+
+    fn begin_reload(
+        &mut self,
+        config: Arc<Config>,
+        files: Vec<ListFile>,
+    ) -> Result<(VecDeque<Vec<Edit>>, Vec<Listed>, Vec<String>), Error> {
+        let former = std::mem::replace(&mut self.config, config);
+        self.lifelines = None;
+        let guards = self.guards(None);
+        let created = render::seconds((self.clock)().wall);
+        let capacity = self.config.capacity;
+        let lists::Plan { edits, lists, mut sentences } =
+            lists::plan(&mut self.list, &guards, capacity, &self.lists, files, created)
+                .map_err(|error| Error::Failed(error.to_string()))?;
+        if former.protected != self.config.protected {
+            sentences.push(format!("{} prefixes are protected", self.config.protected.len()));
+            sentences.extend(self.blocked_though_guarded(&guards));
+        }
+        Ok((self.parts(edits)?, lists, sentences))
+    }
+
+    /// The operator's blocks that a guard would refuse now.
+    fn blocked_though_guarded(&self, guards: &Guards) -> Option<String> {
+        let keys = self.list.keys().filter(|key| key.owner == self.operator);
+        let mut refused = keys.filter_map(|key| guards.refusal(key.action, key.prefix));
+        let first = refused.next()?;
+        Some(format!(
+            "{} blocks overlap what is guarded now and stay until they are removed, the first: {first}",
+            1 + refused.count()
+        ))
+    }
+
+    /// Takes out some of what has expired; the kernel has enforced it already.
+    fn expire(&mut self) {
+        let now = (self.clock)();
+        if self.list.next_expiry().is_none_or(|next| next > now.boot) {
+            return;
+        }
+        let outcome = self.list.expire(now.boot, EXPIRED);
+        let gone = outcome.undo.iter().map(|edit| Edit::Remove(edit.key()));
+        let writes: Vec<Write> = gone.filter_map(|edit| self.write_of(&edit)).collect();
+        // Neither matters much: what has expired says nothing, wherever it is left behind.
+        if let Err(error) = self.writer.apply(&outcome.changes) {
+            tracing::warn!("taking out expired entries: {error}");
+        }
+        if let Err(NotStored(why)) = self.store.commit(&writes, now) {
+            tracing::warn!("taking out expired entries: {why}");
+        }
+    }
+
+    /// Tells what is different.
+    fn publish(&self) {
+        let totals = self.list.totals();
+        let mut warnings = self.warnings.clone();
+        if let Some(why) = self.store.problem()
+            && !warnings.iter().any(|warning| warning.contains(why))
+        {
+            warnings.push(format!("the state cannot be written, so nothing can be added: {why}"));
+        }
+        let summary = Summary {
+            blocks: totals.blocks,
+            allows: totals.allows,
+            tables: vec![
+                (abi::ADDRESSES_V4.name, totals.addresses_v4),
+                (abi::ADDRESSES_V6.name, totals.addresses_v6),
+                (abi::PREFIXES_V4.name, totals.prefixes_v4),
+                (abi::PREFIXES_V6.name, totals.prefixes_v6),
+            ],
+            lists: self.lists.iter().map(|listed| listed.status(&self.list)).collect(),
+            warnings,
+            durable: self.store.problem().is_none(),
+        };
+        self.publish.send_if_modified(|published| {
+            let modified = **published != summary;
+            if modified {
+                *published = Arc::new(summary);
+            }
+            modified
+        });
+    }
+}
+
+/// The table that an entry for `prefix` goes to.
+fn table(prefix: Prefix) -> &'static str {
+    match (prefix.address(), prefix.is_host()) {
+        (Address::V4(_), true) => abi::ADDRESSES_V4.name,
+        (Address::V6(_), true) => abi::ADDRESSES_V6.name,
+        (Address::V4(_), false) => abi::PREFIXES_V4.name,
+        (Address::V6(_), false) => abi::PREFIXES_V6.name,
+    }
+}
+
+/// Reads all of `texts`.
+fn prefixes(texts: &[String]) -> Result<Vec<Prefix>, Error> {
+    let mut prefixes = Vec::with_capacity(texts.len());
+    let mut items = Vec::new();
+    let mut wrong = 0;
+    for text in texts {
+        match text.parse() {
+            Ok(prefix) => prefixes.push(prefix),
+            Err(error) => {
+                wrong += 1;
+                if items.len() < TOLD {
+                    let shown: String = text.chars().take(60).collect();
+                    items.push(format!("{shown:?}: {error}"));
+                }
+            }
+        }
+    }
+    if wrong > 0 {
+        let detail = format!("{wrong} of {} are not understood; nothing was changed", texts.len());
+        return Err(Error::Invalid { detail, items });
+    }
+    Ok(prefixes)
+}
