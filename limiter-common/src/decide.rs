@@ -10,42 +10,51 @@ use crate::slots::{Charge, Policy};
 use crate::tables::Tables;
 use crate::{Address, parse};
 
-/// The verdict on a frame: [`parse::network`], then [`decide()`].
-///
-/// Written out for each family, so that the kernel's code never has to keep "either address" in memory.
+/// The verdict on a frame: [`parse::find_network`], then [`judge_ipv4`] or [`judge_ipv6`]; or in other words
+/// [`parse::network`], then [`decide()`].
 #[inline(always)]
 pub fn judge<F: Frame + ?Sized>(frame: &F, tables: &impl Tables, clock: &impl Clock) -> Reason {
     match parse::find_network(frame) {
-        Ok(Network::V4 { at }) => judge_v4(frame, at, tables, clock).unwrap_or_else(|reason| reason),
-        Ok(Network::V6 { at }) => judge_v6(frame, at, tables, clock).unwrap_or_else(|reason| reason),
+        Ok(Network::V4 { at }) => judge_ipv4(frame, at, tables, clock),
+        Ok(Network::V6 { at }) => judge_ipv6(frame, at, tables, clock),
         Err(reason) => reason,
     }
 }
 
+/// The verdict on a frame whose link header announces an IPv4 header at the offset `at`.
 #[inline(always)]
-fn judge_v4<F: Frame + ?Sized>(
+pub fn judge_ipv4<F: Frame + ?Sized>(
     frame: &F,
     at: usize,
     tables: &impl Tables,
     clock: &impl Clock,
-) -> Result<Reason, Reason> {
-    let (packet, header) = parse::ipv4::addresses(frame, at)?;
-    let listing = by_source(&packet, tables, clock)?;
-    let transport = parse::ipv4::transport(frame, &header, tables.lengths())?;
-    Ok(by_transport(&packet, listing, &transport, tables, clock))
+) -> Reason {
+    // As `decide` does, but without its closure: the kernel's compiler would make a function of it.
+    let judge = || {
+        let (packet, header) = parse::ipv4::addresses(frame, at)?;
+        let listing = by_source(&packet, tables, clock)?;
+        let transport = parse::ipv4::transport(frame, &header, tables.lengths())?;
+        Ok(by_transport(&packet, listing, &transport, tables, clock))
+    };
+    judge().unwrap_or_else(|reason: Reason| reason)
 }
 
+/// The verdict on a frame whose link header announces an IPv6 header at the offset `at`.
 #[inline(always)]
-fn judge_v6<F: Frame + ?Sized>(
+pub fn judge_ipv6<F: Frame + ?Sized>(
     frame: &F,
     at: usize,
     tables: &impl Tables,
     clock: &impl Clock,
-) -> Result<Reason, Reason> {
-    let (packet, header) = parse::ipv6::addresses(frame, at)?;
-    let listing = by_source(&packet, tables, clock)?;
-    let transport = parse::ipv6::transport(frame, &header, tables.lengths())?;
-    Ok(by_transport(&packet, listing, &transport, tables, clock))
+) -> Reason {
+    // As `decide` does, but without its closure: the kernel's compiler would make a function of it.
+    let judge = || {
+        let (packet, header) = parse::ipv6::addresses(frame, at)?;
+        let listing = by_source(&packet, tables, clock)?;
+        let transport = parse::ipv6::transport(frame, &header, tables.lengths())?;
+        Ok(by_transport(&packet, listing, &transport, tables, clock))
+    };
+    judge().unwrap_or_else(|reason: Reason| reason)
 }
 
 /// The verdict on a packet. `transport` is asked only if the source does not settle the matter.
@@ -128,10 +137,11 @@ fn impossible_addresses(source: &Address, destination: &Address) -> Option<Reaso
             _ => None,
         },
         (Address::V6(source), Address::V6(destination)) => {
-            const LOOPBACK: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-            if source[0] == 0xff || *source == LOOPBACK {
+            const LOOPBACK: u128 = 1;
+            let (source, destination) = (u128::from_be_bytes(*source), u128::from_be_bytes(*destination));
+            if source >> 120 == 0xff || source == LOOPBACK {
                 Some(Reason::ImpossibleSource)
-            } else if *destination == LOOPBACK {
+            } else if destination == LOOPBACK {
                 Some(Reason::ImpossibleDestination)
             } else if source == destination {
                 Some(Reason::Land)
@@ -153,7 +163,7 @@ fn limit(packet: &Packet, transport: &Transport, tables: &impl Tables, clock: &i
     if transport.path_mtu {
         return charge(packet, &limits.policies[POLICY_PATH_MTU], tables, now);
     }
-    if let Some(policy) = limits.service(transport) {
+    if let Some(policy) = tables.service(limits, transport) {
         let verdict = charge(packet, policy, tables, now);
         if verdict != Reason::Passed {
             return verdict;

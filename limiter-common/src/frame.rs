@@ -4,6 +4,10 @@
 ///
 /// There are two implementations: byte slices here, and the packet pointers of the kernel in `limiter-ebpf`.
 pub trait Frame {
+    /// The largest offset that is ever asked for, and then some: link headers, the IPv6 header and eight extension
+    /// headers of 2 KiB take less.
+    const FARTHEST: usize = 0x7fff;
+
     /// Bytes in the whole frame, fragments of a multi-buffer frame included.
     fn len(&self) -> usize;
 
@@ -12,6 +16,16 @@ pub trait Frame {
 
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Gives back `offset`, which is at most [`Self::FARTHEST`].
+    ///
+    /// The verifier of the kernel follows every path with the offsets it leads to, so that all that comes behind a
+    /// header would be checked once for each way there (each stack of tags, each chain of extension headers). The
+    /// kernel's frame makes it forget where the offset came from.
+    #[inline(always)]
+    fn forget(&self, offset: usize) -> usize {
+        offset
     }
 }
 

@@ -16,10 +16,9 @@ use crate::frame::Frame;
 use crate::packet::{Packet, Transport};
 use crate::reason::Reason;
 
-pub(crate) use link::{Network, find_network};
-
 pub use ipv4::Header as Ipv4Header;
 pub use ipv6::Header as Ipv6Header;
+pub use link::{Network, find_network};
 
 /// VLAN tags that are looked through; Linux strips any number of priority tags, so deeper stacks are dropped.
 pub const MAX_VLAN_TAGS: usize = 4;

@@ -19,6 +19,12 @@ pub trait Tables {
     /// The limits of the interface; `None` if nothing is limited.
     fn limits(&self) -> Option<&Limits>;
 
+    /// The policy for the most specific service that the packet is for, as [`Limits::service`] has it.
+    #[inline(always)]
+    fn service<'a>(&self, limits: &'a Limits, transport: &Transport) -> Option<&'a Policy> {
+        limits.service(transport)
+    }
+
     /// Charges one packet of `bytes` to `source` under `policy`; `None` if the state could not be reached.
     fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge>;
 }
@@ -27,6 +33,12 @@ impl Limits {
     /// The policy for the most specific service that the packet is for: its port, else its protocol.
     #[inline(always)]
     pub fn service(&self, transport: &Transport) -> Option<&Policy> {
+        self.policies.get(self.service_index(transport)?)
+    }
+
+    /// Index of that policy.
+    #[inline(always)]
+    pub fn service_index(&self, transport: &Transport) -> Option<usize> {
         if self.service_count == 0 {
             return None;
         }
@@ -35,27 +47,25 @@ impl Limits {
             None => None,
         };
         match exact {
-            Some(policy) => Some(policy),
+            Some(index) => Some(index),
             None => self.find(Service::new(transport.protocol, None)),
         }
     }
 
     /// Binary search with a fixed number of steps, which the verifier can follow.
     #[inline(always)]
-    fn find(&self, wanted: Service) -> Option<&Policy> {
+    fn find(&self, wanted: Service) -> Option<usize> {
         let mut start = 0;
         let mut half = crate::abi::MAX_POLICIES / 2;
         while half > 0 {
             // `services` is filled up with a value behind all others, so the search never needs the count.
-            let behind = self.services.get(start + half - 1).is_some_and(|service| *service < wanted);
-            // Without a branch: the verifier would follow both ways of every step.
-            start += usize::from(behind) * half;
+            if self.services.get(start + half - 1).is_some_and(|service| *service < wanted) {
+                start += half;
+            }
             half /= 2;
         }
-        match self.services.get(start) {
-            Some(found) if *found == wanted => self.policies.get(crate::abi::POLICY_SERVICES + start),
-            _ => None,
-        }
+        let found = self.services.get(start).is_some_and(|service| *service == wanted);
+        found.then_some(crate::abi::POLICY_SERVICES + start)
     }
 }
 

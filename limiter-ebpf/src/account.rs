@@ -2,8 +2,8 @@
 
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
-use limiter_common::abi::counter_index;
 use limiter_common::Reason;
+use limiter_common::abi::counter_index;
 
 use crate::{clock, globals, maps};
 

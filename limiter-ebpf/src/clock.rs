@@ -1,32 +1,20 @@
 //! The kernel's clock.
 
-use core::cell::Cell;
-
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use limiter_common::{Clock, Nanos};
 
 use crate::globals;
 
-/// Nanoseconds since boot; read at most once per frame, and only if the verdict asks.
-pub(crate) struct KernelClock(Cell<u64>);
-
-impl KernelClock {
-    #[inline(always)]
-    pub(crate) fn new() -> Self {
-        Self(Cell::new(0))
-    }
-}
+/// Nanoseconds since boot; read only if the verdict asks. Not kept, since hardly any frame asks twice.
+pub(crate) struct KernelClock;
 
 impl Clock for KernelClock {
     #[inline(always)]
     fn now(&self) -> Nanos {
-        if self.0.get() == 0 {
-            self.0.set(match globals::fixed_now() {
-                0 => since_boot(),
-                fixed => fixed,
-            });
+        match globals::fixed_now() {
+            0 => Nanos(since_boot()),
+            fixed => Nanos(fixed),
         }
-        Nanos(self.0.get())
     }
 }
 

@@ -16,20 +16,39 @@ impl<'a> XdpFrame<'a, false> {
     /// The frame, if it has one buffer; else its first buffer.
     #[inline(always)]
     pub(crate) fn linear(ctx: &'a XdpContext) -> Self {
-        let (data, data_end) = (ctx.data(), ctx.data_end());
-        Self { ctx, data: data as *const u8, data_end: data_end as *const u8, len: data_end - data }
+        let (data, data_end): (*const u8, *const u8);
+        // Loads of `xdp_md::data` and `data_end`, which are 32 bits wide on paper and pointers in truth. The compiler
+        // must not know the width: it would do arithmetic in halves, which pointers do not allow.
+        //
+        // SAFETY: two loads from the context that the kernel passed in.
+        unsafe {
+            core::arch::asm!(
+                "{data} = *(u32 *)({ctx} + 0)",
+                "{data_end} = *(u32 *)({ctx} + 4)",
+                ctx = in(reg) ctx.ctx,
+                data = out(reg) data,
+                data_end = out(reg) data_end,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        Self { ctx, data, data_end, len: data_end.addr() - data.addr() }
     }
 }
 
 impl<'a> XdpFrame<'a, true> {
-    /// The frame, if it has more than one buffer.
+    /// The frame, in however many buffers.
     #[inline(always)]
-    pub(crate) fn fragmented(ctx: &'a XdpContext) -> Option<Self> {
-        let XdpFrame { ctx, data, data_end, len: linear } = XdpFrame::linear(ctx);
+    pub(crate) fn fragmented(ctx: &'a XdpContext) -> Self {
+        let XdpFrame { ctx, data, data_end, len: first } = XdpFrame::linear(ctx);
         // SAFETY: `ctx` is the context that the kernel passed in.
         let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
-        let len = usize::try_from(len).unwrap_or(linear);
-        (len != linear).then_some(Self { ctx, data, data_end, len })
+        Self { ctx, data, data_end, len: usize::try_from(len).unwrap_or(first) }
+    }
+
+    /// Whether there is more than the first buffer.
+    #[inline(always)]
+    pub(crate) fn is_fragmented(&self) -> bool {
+        self.len != self.data_end.addr() - self.data.addr()
     }
 }
 
@@ -41,7 +60,7 @@ impl<const FRAGMENTED: bool> Frame for XdpFrame<'_, FRAGMENTED> {
 
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        let start = same_register(self.data.wrapping_add(at));
+        let start = pointer_at(self.data, at);
         if start.wrapping_add(N) <= self.data_end {
             // SAFETY: the N bytes lie before `data_end`, which the verifier checks again.
             Some(unsafe { load(start) })
@@ -50,6 +69,20 @@ impl<const FRAGMENTED: bool> Frame for XdpFrame<'_, FRAGMENTED> {
         } else {
             None
         }
+    }
+
+    /// Through the stack: the verifier knows what was stored, but not what a part of it is that is loaded alone.
+    #[inline(always)]
+    fn forget(&self, offset: usize) -> usize {
+        let mut slot = 0u64;
+        let slot = &raw mut slot;
+        // SAFETY: eight bytes of which two are read. Volatile, or the compiler would see through it.
+        let part = unsafe {
+            slot.write_volatile((offset as u64) << 16);
+            slot.cast::<u16>().add(1).read_volatile()
+        };
+        // So that there is a bound that the verifier accepts.
+        usize::from(part) & Self::FARTHEST
     }
 }
 
@@ -60,21 +93,30 @@ impl<const FRAGMENTED: bool> XdpFrame<'_, FRAGMENTED> {
         let mut bytes = [0; N];
         let at = u32::try_from(at).ok()?;
         // SAFETY: `bytes` has room for N bytes; the helper checks `at` against the frame.
-        let status =
-            unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, bytes.as_mut_ptr().cast(), N as u32) };
+        let status = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, bytes.as_mut_ptr().cast(), N as u32) };
         (status == 0).then_some(bytes)
     }
 }
 
-/// The pointer, opaque to the compiler.
+/// `data + at`, in one register.
 ///
 /// The verifier accepts a load only through the very pointer whose bounds were compared. Left alone, LLVM computes a
 /// second one for the load whenever the offset is variable.
 #[inline(always)]
-fn same_register(mut pointer: *const u8) -> *const u8 {
-    // SAFETY: no instruction.
+fn pointer_at(data: *const u8, at: usize) -> *const u8 {
+    if core::intrinsics::is_val_statically_known(at) {
+        return data.wrapping_add(at);
+    }
+    let mut pointer = data;
+    // SAFETY: an addition. (An empty template would do, but gives two lines of debug information to one instruction,
+    // which the kernel refuses.)
     unsafe {
-        core::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+        core::arch::asm!(
+            "{0} += {1}",
+            inout(reg) pointer,
+            in(reg) at,
+            options(pure, nomem, nostack, preserves_flags)
+        );
     }
     pointer
 }

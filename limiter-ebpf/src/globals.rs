@@ -78,9 +78,9 @@ pub(crate) fn limits() -> Option<&'static Limits> {
         return None;
     }
     let mut limits = from_ref(&LIMITS);
-    // SAFETY: no instruction; hides which global it is, so that its initial value is not believed.
+    // SAFETY: changes nothing; hides which global it is, so that its initial value is not believed.
     unsafe {
-        core::arch::asm!("/* {0} */", inout(reg) limits, options(pure, nomem, nostack, preserves_flags));
+        core::arch::asm!("{0} = {0}", inout(reg) limits, options(pure, nomem, nostack, preserves_flags));
     }
     // SAFETY: still the address of `LIMITS`, which is initialised.
     Some(unsafe { (*limits).0.assume_init_ref() })

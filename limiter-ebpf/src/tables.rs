@@ -1,12 +1,13 @@
 //! The lookups of a verdict, in BPF maps.
 
 use core::cell::Cell;
+use core::ptr::from_ref;
 
 use aya_ebpf::btf_maps::lpm_trie::Key as TrieKey;
 use limiter_common::abi::{Entry, Limits};
 use limiter_common::parse::Lengths;
 use limiter_common::slots::{Charge, Key, Policy, charge};
-use limiter_common::{Address, Nanos, Tables};
+use limiter_common::{Address, Nanos, Tables, Transport};
 
 use crate::{globals, maps};
 
@@ -32,7 +33,9 @@ impl KernelTables {
     fn remember(&self, source: &Address) {
         if globals::log_drops() {
             self.looked_up.set(match source {
-                Address::V4(v4) => [0, u64::from(0xffff_u32.to_be()) | u64::from(u32::from_ne_bytes(*v4)) << 32],
+                Address::V4(v4) => {
+                    [0, u64::from(0xffff_u32.to_be()) | u64::from(u32::from_ne_bytes(*v4)) << 32]
+                }
                 Address::V6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]) => [
                     u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
                     u64::from_ne_bytes([*i, *j, *k, *l, *m, *n, *o, *p]),
@@ -46,17 +49,22 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn entry(&self, source: &Address) -> Entry {
         self.remember(source);
-        // SAFETY of all lookups: entries are copied at once. An update at the same time leaves the old deadlines, the
+        // Keys are copied to words first: a helper that gets the address of a part of the packet's description would keep
+        // all of it in memory, byte by byte.
+        //
+        // SAFETY of the lookups: entries are copied at once. An update at the same time leaves the old deadlines, the
         // new ones, or one of each; all were asked for a moment apart.
         match source {
             Address::V4(address) => {
-                let host = unsafe { maps::ADDRESSES_V4.get(address) }.copied();
-                let prefix = maps::PREFIXES_V4.get(&TrieKey::new(32, *address)).map(from_words);
+                let key = PrefixWords { len: 32, address: [u32::from_ne_bytes(*address)] };
+                let host = unsafe { maps::ADDRESSES_V4.get(key.address_bytes()) }.copied();
+                let prefix = maps::PREFIXES_V4.get(key.bytes()).map(from_words);
                 host.unwrap_or(Entry::NONE).union(prefix.unwrap_or(Entry::NONE))
             }
             Address::V6(address) => {
-                let host = unsafe { maps::ADDRESSES_V6.get(address) }.copied();
-                let prefix = maps::PREFIXES_V6.get(&TrieKey::new(128, *address)).copied();
+                let key = PrefixWords { len: 128, address: words(address) };
+                let host = unsafe { maps::ADDRESSES_V6.get(key.address_bytes()) }.copied();
+                let prefix = maps::PREFIXES_V6.get(key.bytes()).copied();
                 host.unwrap_or(Entry::NONE).union(prefix.unwrap_or(Entry::NONE))
             }
         }
@@ -73,6 +81,15 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn service<'a>(&self, limits: &'a Limits, transport: &Transport) -> Option<&'a Policy> {
+        if limits.service_count == 0 {
+            return None;
+        }
+        let port = transport.port.map_or(NO_PORT, u32::from);
+        limits.policies.get(service_index(u32::from(transport.protocol), port) as usize)
+    }
+
+    #[inline(always)]
     fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge> {
         match source {
             Address::V4(address) => charge_v4(u32::from_ne_bytes(*address), policy, bytes, now.0),
@@ -81,6 +98,24 @@ impl Tables for KernelTables {
             }
         }
     }
+}
+
+/// Instead of a port.
+const NO_PORT: u32 = u32::MAX;
+
+/// Index of the policy for a service; behind all policies if there is none.
+///
+/// A global function, which the verifier checks once: else it would follow the rest of the verdict for every outcome of
+/// the search.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn service_index(protocol: u32, port: u32) -> u32 {
+    // Both are masked to what they are; the verifier lets a global function be called with anything.
+    let protocol = (protocol & 0xff) as u8;
+    let port = (port != NO_PORT).then_some((port & 0xffff) as u16);
+    let transport = Transport { protocol, port, path_mtu: false };
+    let index = globals::limits().and_then(|limits| limits.service_index(&transport));
+    index.map_or(u32::MAX, |index| index as u32)
 }
 
 /// Not inlined, since a packet may be charged several times; takes plain words, since an address would be passed in
@@ -104,6 +139,39 @@ fn charge_source(source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> O
     let set = maps::SLOTS.get(key.set(globals::sets()))?;
     let shared = maps::CELLS.get(key.cell(globals::cells()))?;
     Some(charge(set, shared, &key, policy, bytes, now))
+}
+
+/// A prefix key whose address can be used as a key, too; aligned, so that it is written word by word.
+#[repr(C)]
+struct PrefixWords<const WORDS: usize> {
+    len: u32,
+    address: [u32; WORDS],
+}
+
+impl<const WORDS: usize> PrefixWords<WORDS> {
+    #[inline(always)]
+    fn bytes<const N: usize>(&self) -> &TrieKey<[u8; N]> {
+        const { assert!(N == WORDS * 4) };
+        // SAFETY: the same layout, and less alignment.
+        unsafe { &*from_ref(self).cast() }
+    }
+
+    #[inline(always)]
+    fn address_bytes<const N: usize>(&self) -> &[u8; N] {
+        const { assert!(N == WORDS * 4) };
+        // SAFETY: as many bytes, and less alignment.
+        unsafe { &*from_ref(&self.address).cast() }
+    }
+}
+
+#[inline(always)]
+fn words([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &[u8; 16]) -> [u32; 4] {
+    [
+        u32::from_ne_bytes([*a, *b, *c, *d]),
+        u32::from_ne_bytes([*e, *f, *g, *h]),
+        u32::from_ne_bytes([*i, *j, *k, *l]),
+        u32::from_ne_bytes([*m, *n, *o, *p]),
+    ]
 }
 
 #[inline(always)]

@@ -8,3 +8,4 @@ mod mutations;
 mod rate;
 mod scale;
 mod traffic;
+mod verdicts;

@@ -43,7 +43,7 @@ pub(crate) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Pack
         return Err(Reason::IpVersion);
     }
     // A dual-stack socket takes a mapped source for the IPv4 address, past the IPv4 lists; no sender may use one.
-    if matches!(source, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..]) {
+    if u128::from_be_bytes(source) >> 32 == 0xffff {
         return Err(Reason::ImpossibleSource);
     }
     let payload_len = usize::from(u16::from_be_bytes([len0, len1]));
@@ -82,7 +82,9 @@ pub(crate) fn transport<F: Frame + ?Sized>(
     let end = at + payload_len;
     let mut fragment = Fragment::Whole;
     let mut fragment_header = false;
-    for _ in 0..=MAX_EXTENSION_HEADERS {
+    let mut headers = 0;
+    // What the chain ends with is looked at behind the loop: once, and not once for each length of chain.
+    loop {
         let len = match next_header {
             HOP_BY_HOP | DESTINATION_OPTIONS | ROUTING | MOBILITY | HIP | SHIM6 | AUTHENTICATION => {
                 let [following, len, kind, _] = frame.read(at).ok_or(Reason::ChainTruncated)?;
@@ -116,24 +118,21 @@ pub(crate) fn transport<F: Frame + ?Sized>(
                 next_header = following;
                 8
             }
-            NO_NEXT => return Ok(Transport::opaque(NO_NEXT)),
-            upper::ICMPV6 => {
-                let payload = upper::Payload { at, len: end - at, fragment };
-                return upper::icmpv6(frame, payload, fragment_header);
-            }
-            protocol => {
-                return upper::ports(
-                    frame,
-                    upper::Payload { at, len: end - at, fragment },
-                    protocol,
-                    lengths,
-                );
-            }
+            _ => break,
         };
-        at += len;
+        at = frame.forget(at + len);
         if at > end {
             return Err(Reason::ChainTruncated);
         }
+        headers += 1;
+        if headers > MAX_EXTENSION_HEADERS {
+            return Err(Reason::ChainTooLong);
+        }
     }
-    Err(Reason::ChainTooLong)
+    let payload = upper::Payload { at, len: end - at, fragment };
+    match next_header {
+        NO_NEXT => Ok(Transport::opaque(NO_NEXT)),
+        upper::ICMPV6 => upper::icmpv6(frame, payload, fragment_header),
+        protocol => upper::ports(frame, payload, protocol, lengths),
+    }
 }

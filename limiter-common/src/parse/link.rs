@@ -30,13 +30,18 @@ const PPP_MPLS_MULTICAST: u16 = 0x0283;
 
 /// Where the IP header starts, and which version the link header announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Network {
+pub enum Network {
     V4 { at: usize },
     V6 { at: usize },
 }
 
+/// Finds the IP header.
+///
+/// # Errors
+///
+/// The reason the walk ended: [`Reason::NotIp`] passes, all others drop.
 #[inline(always)]
-pub(crate) fn find_network<F: Frame + ?Sized>(frame: &F) -> Result<Network, Reason> {
+pub fn find_network<F: Frame + ?Sized>(frame: &F) -> Result<Network, Reason> {
     let (mut ether_type, mut at) = strip_tags(frame)?;
     if ether_type == PPPOE_SESSION {
         (ether_type, at) = strip_pppoe(frame, at)?;

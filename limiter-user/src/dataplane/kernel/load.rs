@@ -48,23 +48,6 @@ pub(super) fn open(directory: &Path, settings: &Settings, limits: &Limits) -> Re
         .load(OBJECT)
 }
 
-/// Prepares the object over maps of its own.
-pub(super) fn open_private(
-    settings: &Settings,
-    limits: &Limits,
-    capacity: &Capacity,
-) -> Result<Ebpf, EbpfError> {
-    let (settings, limits) = (Global(*settings), Global(*limits));
-    let mut loader = EbpfLoader::new();
-    for spec in MAPS {
-        loader.map_max_entries(spec.name, entries(spec, capacity));
-    }
-    loader
-        .override_global(abi::SETTINGS_GLOBAL, &settings, true)
-        .override_global(abi::LIMITS_GLOBAL, &limits, true)
-        .load(OBJECT)
-}
-
 fn map_paths(directory: &Path) -> Vec<PathBuf> {
     MAPS.iter().map(|spec| directory.join(spec.name)).collect()
 }

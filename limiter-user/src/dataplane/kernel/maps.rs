@@ -44,21 +44,19 @@ pub(super) struct Maps {
 }
 
 impl Maps {
-    /// Collects the maps that `open` finds by name.
-    pub(super) fn collect(mut open: impl FnMut(&MapSpec) -> io::Result<OwnedFd>) -> anyhow::Result<Self> {
-        let mut by_name = BTreeMap::new();
-        for spec in MAPS {
-            let fd = open(spec).with_context(|| format!("map {}", spec.name))?;
-            let info = bpf::map_info(fd.as_fd()).with_context(|| format!("map {}", spec.name))?;
-            by_name.insert(spec.name, (fd, info));
-        }
-        Ok(Self { by_name })
-    }
-
     /// The maps that are pinned in `directory`.
     pub(super) fn pinned(directory: &Path) -> anyhow::Result<Self> {
-        Self::collect(|spec| bpf::get(&directory.join(spec.name)))
-            .with_context(|| format!("pins in {}", directory.display()))
+        let mut by_name = BTreeMap::new();
+        for spec in MAPS {
+            let path = directory.join(spec.name);
+            let open = || {
+                let map = bpf::get(&path)?;
+                let info = bpf::map_info(map.as_fd())?;
+                io::Result::Ok((map, info))
+            };
+            by_name.insert(spec.name, open().with_context(|| format!("cannot open {}", path.display()))?);
+        }
+        Ok(Self { by_name })
     }
 
     pub(super) fn fd(&self, spec: &MapSpec) -> BorrowedFd<'_> {
@@ -72,13 +70,4 @@ impl Maps {
     fn entry(&self, spec: &MapSpec) -> &(OwnedFd, MapInfo) {
         self.by_name.get(spec.name).expect("every map of the ABI was collected")
     }
-}
-
-/// The file descriptor of one of the object's maps.
-pub(super) fn fd_of(map: &aya::maps::Map) -> io::Result<BorrowedFd<'_>> {
-    use aya::maps::Map;
-    let (Map::HashMap(data) | Map::LpmTrie(data) | Map::Array(data) | Map::PerCpuArray(data)) = map else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a map of a kind that limiter does not use"));
-    };
-    Ok(data.fd().as_fd())
 }

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, anyhow};
 use limiter_common::Reason;
 use limiter_common::abi::{self, Count, Limits, Settings};
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::lists::KernelWriter;
 use super::maps::Maps;
@@ -55,32 +58,41 @@ struct Loaded {
 }
 
 impl TestPrograms {
-    /// Loads both. The numbers of sets and cells in `settings` are replaced by those of the tables.
+    /// Loads both.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses.
+    /// If the kernel refuses, or no bpffs can be mounted for a moment.
     pub fn load(settings: &Settings, limits: &Limits, capacity: &Capacity) -> anyhow::Result<Self> {
-        let settings = Settings {
-            sets: super::maps::entries(&abi::SLOTS, capacity),
-            cells: super::maps::entries(&abi::CELLS, capacity),
-            ..*settings
-        };
-        let mut object =
-            load::open_private(&settings, limits, capacity).context("cannot prepare the programs")?;
-        let maps = Maps::collect(|spec| {
-            let map = object.map(spec.name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-            super::maps::fd_of(map).and_then(|fd| fd.try_clone_to_owned())
-        })?;
-        let mut program = |name| {
-            let program = load::program(&mut object, name)?;
-            let info = program.info().with_context(|| format!("program {name}"))?;
-            let fd = program.fd().with_context(|| format!("program {name}"))?.as_fd().try_clone_to_owned()?;
-            anyhow::Ok(Loaded { fd, verified: info.verified_instruction_count().unwrap_or(0) })
-        };
-        let (linear, frags) = (program(abi::PROGRAM_LINEAR)?, program(abi::PROGRAM_FRAGS)?);
+        let mut programs = Self::load_all(std::slice::from_ref(settings), limits, capacity)?;
+        programs.pop().context("no programs")
+    }
+
+    /// Loads both for each of `settings`, all over the same maps. The numbers of sets and cells are replaced by those
+    /// of the tables.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::load`].
+    pub fn load_all(
+        settings: &[Settings],
+        limits: &Limits,
+        capacity: &Capacity,
+    ) -> anyhow::Result<Vec<Self>> {
+        let scratch = Scratch::mount()?;
+        load::create_maps(&scratch.0, capacity).context("cannot create the maps")?;
+        let maps = Arc::new(Maps::pinned(&scratch.0)?);
         let cpus = counters::possible_cpus()?;
-        Ok(Self { maps: Arc::new(maps), linear, frags, slot: settings.slot, cpus })
+        let load = |settings: &Settings| {
+            let (sets, cells) = (maps.capacity(&abi::SLOTS), maps.capacity(&abi::CELLS));
+            let settings = Settings { sets, cells, ..*settings };
+            let mut object =
+                load::open(&scratch.0, &settings, limits).context("cannot prepare the programs")?;
+            let linear = Loaded::new(&mut object, abi::PROGRAM_LINEAR)?;
+            let frags = Loaded::new(&mut object, abi::PROGRAM_FRAGS)?;
+            Ok(Self { maps: Arc::clone(&maps), linear, frags, slot: settings.slot, cpus })
+        };
+        settings.iter().map(load).collect()
     }
 
     /// The lists.
@@ -154,6 +166,39 @@ impl TestPrograms {
             Entry::Linear => &self.linear,
             Entry::Frags => &self.frags,
         }
+    }
+}
+
+impl Loaded {
+    fn new(object: &mut aya::Ebpf, name: &str) -> anyhow::Result<Self> {
+        let program = load::program(object, name)?;
+        let info = program.info().with_context(|| format!("program {name}"))?;
+        let fd = program.fd().with_context(|| format!("program {name}"))?.as_fd().try_clone_to_owned()?;
+        Ok(Self { fd, verified: info.verified_instruction_count().unwrap_or(0) })
+    }
+}
+
+/// A bpffs of our own, for as long as the maps have to be found by path.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn mount() -> anyhow::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("limiter-testrun-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let scratch = Self(path);
+        rustix::mount::mount("bpf", &scratch.0, "bpf", MountFlags::empty(), Some(c"mode=700"))
+            .context("cannot mount a bpffs")?;
+        Ok(scratch)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Fails if it was not mounted, which leaves nothing to do.
+        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+        let _ = std::fs::remove_dir(&self.0);
     }
 }
 
