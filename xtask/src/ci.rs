@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use crate::{ebpf, fuzz, setup, shell, test, workspace};
+use crate::{dist, ebpf, fuzz, setup, shell, test, workspace};
 
 /// How long each fuzz target runs in CI: long enough to replay the seeds and to find what is shallow.
 const FUZZ_SECONDS: u32 = 20;
@@ -13,7 +13,7 @@ type Step = fn() -> Result<()>;
 
 /// Runs every step; the first that fails ends it.
 pub(crate) fn ci() -> Result<()> {
-    let steps: [(&str, Step); 7] = [
+    let steps: [(&str, Step); 8] = [
         ("formatting", formatting),
         ("clippy, host", clippy_host),
         ("clippy, eBPF for the host", clippy_stub),
@@ -21,6 +21,7 @@ pub(crate) fn ci() -> Result<()> {
         ("documentation", documentation),
         ("tests", || test::test(&test::Arguments::default())),
         ("fuzzing", || fuzz::all(FUZZ_SECONDS)),
+        ("distribution", dist::dist),
     ];
     let start = Instant::now();
     for (name, step) in steps {
