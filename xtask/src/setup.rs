@@ -60,3 +60,18 @@ pub(crate) fn prometheus() -> Option<std::path::PathBuf> {
 pub(crate) fn fuzzer() -> Result<()> {
     compiler::ensure_fuzzer()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{shell, workspace};
+
+    /// Set-up is what makes the eBPF object buildable, so xtask must not need it: limiter-user builds it.
+    #[test]
+    fn xtask_compiles_before_there_is_an_ebpf_toolchain() {
+        let mut tree = workspace::cargo().unwrap();
+        tree.args(["tree", "--locked", "--offline", "--package", "xtask", "--all-features"]);
+        let tree = shell::output(tree.args(["--edges", "normal,build", "--prefix", "none"])).unwrap();
+        assert!(tree.contains("limiter-tests "), "the harness is a part of xtask:\n{tree}");
+        assert!(!tree.contains("limiter-user "), "limiter-user needs the eBPF toolchain:\n{tree}");
+    }
+}
