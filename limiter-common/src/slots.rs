@@ -5,12 +5,11 @@
 //! sources it pretends to have. A key hashes, under a secret, to one set of [`WAYS`] slots. If all of them are busy,
 //! the packet is charged to a shared [`Cell`] of its network instead: a live slot is never taken from its owner.
 //!
-//! A slot is claimed by one compare-and-swap of its key. While one CPU claims a full bucket's slot, another may just be
-//! charging it for its former owner: those packets count against the new owner, and the former owner starts with a
-//! full bucket elsewhere. So a source gains at most what it was admitted between another CPU's look at the set and its
-//! swap, and only if a stranger in the same set came at that very moment, for which the secret hash allows no aiming.
+//! A slot is claimed by one compare-and-swap of its key. Two CPUs with packets of one source agree on one slot. Two
+//! sources that reach for the same slot in the same moment do not harm each other much: the one that comes first may
+//! find its new slot charged already and lose that packet, and a former owner that was just sending starts with a full
+//! bucket elsewhere. It takes a stranger in the same set at that very moment, and the secret hash allows no aiming.
 
-#[cfg(target_has_atomic = "64")]
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Address;
@@ -27,6 +26,7 @@ const ATTEMPTS: usize = 8;
 
 /// A 64-bit word shared by CPUs. The kernel implements it by intrinsics, since BPF has no stable compare-and-swap.
 pub trait Word {
+    /// Not moved before an earlier load.
     fn load(&self) -> u64;
 
     /// Sequentially consistent; returns what was there, which is `current` exactly if the swap was made.
@@ -36,7 +36,7 @@ pub trait Word {
 #[cfg(target_has_atomic = "64")]
 impl Word for AtomicU64 {
     fn load(&self) -> u64 {
-        AtomicU64::load(self, Ordering::Relaxed)
+        AtomicU64::load(self, Ordering::Acquire)
     }
 
     fn compare_exchange(&self, current: u64, new: u64) -> u64 {
@@ -181,8 +181,15 @@ fn seat<'a, W: Word>(set: &'a Set<W>, key: &Key, now: Nanos) -> Option<(&'a W, &
         if owner == key.owner {
             return set.slot(way);
         }
-        if free.is_none() && set.packets[way].load() <= now.0 && set.bits[way].load() <= now.0 {
+        if free.is_some() {
+            continue;
+        }
+        if set.packets[way].load() <= now.0 && set.bits[way].load() <= now.0 {
             free = Some((way, owner));
+        } else if set.keys[way].load() == key.owner {
+            // Another CPU has claimed and charged it since the key was read: without this look, one source on two
+            // CPUs could get two slots.
+            return set.slot(way);
         }
     }
     let (way, former) = free?;

@@ -1,5 +1,6 @@
-use std::cell::Cell as Shared;
+use std::cell::{Cell as Shared, RefCell};
 use std::mem::offset_of;
+use std::rc::Rc;
 
 use super::*;
 
@@ -170,6 +171,119 @@ fn a_lost_race_for_a_slot() {
     assert_eq!(charge(&set, &cell, &v4(1), &packets(1), 60, NOW), Charge::Conforms);
     assert_eq!(cell.packets.load(), 0);
     assert_ne!(set.packets[0].load(), 0);
+}
+
+thread_local! {
+    /// What another CPU does, and before how many more words that this CPU touches.
+    static OTHER_CPU: RefCell<Option<(u32, Box<dyn FnOnce()>)>> = RefCell::new(None);
+}
+
+/// A word at which another CPU may come in between.
+#[derive(Debug, Default)]
+struct Watched(Shared<u64>);
+
+impl Watched {
+    fn touch() {
+        let due = OTHER_CPU.with_borrow_mut(|other| match other.take() {
+            Some((0, work)) => Some(work),
+            Some((left, work)) => {
+                *other = Some((left - 1, work));
+                None
+            }
+            None => None,
+        });
+        if let Some(work) = due {
+            work();
+        }
+    }
+}
+
+impl Word for Watched {
+    fn load(&self) -> u64 {
+        Self::touch();
+        self.0.get()
+    }
+
+    fn compare_exchange(&self, current: u64, new: u64) -> u64 {
+        Self::touch();
+        let found = self.0.get();
+        if found == current {
+            self.0.set(new);
+        }
+        found
+    }
+}
+
+/// Charges a packet of source 1 while another CPU charges one of `other` before the word touched as number `at`.
+/// Returns the verdicts of both, and whether the other CPU came in between at all.
+fn interleaved(set: &Rc<Set<Watched>>, other: u8, at: u32) -> (Charge, Option<Charge>) {
+    let verdict = Rc::new(Shared::new(None));
+    let work = {
+        let (set, verdict) = (Rc::clone(set), Rc::clone(&verdict));
+        move || {
+            let cell = Cell::default();
+            verdict.set(Some(charge(&set, &cell, &v4(other), &packets(1), 60, NOW)));
+        }
+    };
+    OTHER_CPU.set(Some((at, Box::new(work))));
+    let mine = charge(set, &Cell::default(), &v4(1), &packets(1), 60, NOW);
+    OTHER_CPU.set(None);
+    (mine, verdict.get())
+}
+
+/// Two CPUs with packets of one source never give it two buckets, wherever one comes in between the other.
+#[test]
+fn one_source_on_two_cpus_has_one_slot() {
+    let fresh = || Rc::new(Set::<Watched>::default());
+    let formerly_owned = || {
+        let set = fresh();
+        for (way, key) in set.keys.iter().enumerate() {
+            key.0.set(v4(u8::try_from(100 + way).unwrap()).owner);
+            set.packets[way].0.set(NOW.0 - 1);
+        }
+        set
+    };
+    let partly_busy = || {
+        let set = formerly_owned();
+        for way in [0, 1, 4] {
+            set.packets[way].0.set(NOW.0 + 1);
+        }
+        set
+    };
+    for (name, set) in [
+        ("fresh", &fresh as &dyn Fn() -> Rc<Set<Watched>>),
+        ("formerly owned", &formerly_owned),
+        ("partly busy", &partly_busy),
+    ] {
+        for at in 0.. {
+            let set = set();
+            let (mine, other) = interleaved(&set, 1, at);
+            let Some(other) = other else {
+                assert!(at > 10, "{name}: the other CPU never came in between");
+                break;
+            };
+            let slots = set.keys.iter().filter(|key| key.0.get() == v4(1).owner).count();
+            assert_eq!(slots, 1, "{name}, before word {at}");
+            let admitted = [mine, other].iter().filter(|charge| **charge == Charge::Conforms).count();
+            assert_eq!(admitted, 1, "{name}, before word {at}");
+        }
+    }
+}
+
+/// Two sources that want the same slot: at worst one of them loses one packet, and gets the next one through.
+#[test]
+fn two_sources_on_two_cpus() {
+    let later = NOW.saturating_add(Nanos::from_secs(1));
+    for at in 0.. {
+        let set = Rc::default();
+        let (mine, other) = interleaved(&set, 2, at);
+        let Some(other) = other else { break };
+        assert!(mine == Charge::Conforms || other == Charge::Conforms, "before word {at}");
+        for source in [1, 2] {
+            let next = charge(&set, &Cell::default(), &v4(source), &packets(1), 60, later);
+            assert_eq!(next, Charge::Conforms, "source {source}, before word {at}");
+        }
+    }
 }
 
 #[test]
