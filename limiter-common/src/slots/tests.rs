@@ -173,9 +173,14 @@ fn a_lost_race_for_a_slot() {
     assert_ne!(set.packets[0].load(), 0);
 }
 
+/// What another CPU does, and before how many more words that this CPU touches.
+struct OtherCpu {
+    words: u32,
+    work: Box<dyn FnOnce()>,
+}
+
 thread_local! {
-    /// What another CPU does, and before how many more words that this CPU touches.
-    static OTHER_CPU: RefCell<Option<(u32, Box<dyn FnOnce()>)>> = RefCell::new(None);
+    static OTHER_CPU: RefCell<Option<OtherCpu>> = const { RefCell::new(None) };
 }
 
 /// A word at which another CPU may come in between.
@@ -184,15 +189,15 @@ struct Watched(Shared<u64>);
 
 impl Watched {
     fn touch() {
-        let due = OTHER_CPU.with_borrow_mut(|other| match other.take() {
-            Some((0, work)) => Some(work),
-            Some((left, work)) => {
-                *other = Some((left - 1, work));
+        let due = OTHER_CPU.with_borrow_mut(|other| match other {
+            Some(OtherCpu { words: 0, .. }) => other.take(),
+            Some(OtherCpu { words, .. }) => {
+                *words -= 1;
                 None
             }
             None => None,
         });
-        if let Some(work) = due {
+        if let Some(OtherCpu { work, .. }) = due {
             work();
         }
     }
@@ -225,7 +230,7 @@ fn interleaved(set: &Rc<Set<Watched>>, other: u8, at: u32) -> (Charge, Option<Ch
             verdict.set(Some(charge(&set, &cell, &v4(other), &packets(1), 60, NOW)));
         }
     };
-    OTHER_CPU.set(Some((at, Box::new(work))));
+    OTHER_CPU.set(Some(OtherCpu { words: at, work: Box::new(work) }));
     let mine = charge(set, &Cell::default(), &v4(1), &packets(1), 60, NOW);
     OTHER_CPU.set(None);
     (mine, verdict.get())
