@@ -126,6 +126,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         config: Arc::clone(&config),
         boot_id: host::boot_id()?,
         clock: host::now,
+        lifelines: host::Lifelines::gather,
     };
     let (enforcer, lists) = tokio::task::spawn_blocking(move || enforcer::start(parameters))
         .await

@@ -25,6 +25,7 @@ use crate::control::protocol::{
     RemoveResponse,
 };
 use crate::dataplane::Writer;
+use crate::host::Lifelines;
 use lists::ListFile;
 use worker::Worker;
 
@@ -45,6 +46,8 @@ pub struct Parameters {
     /// `/proc/sys/kernel/random/boot_id`, see [`crate::host::boot_id`].
     pub boot_id: [u8; 16],
     pub clock: fn() -> Now,
+    /// [`Lifelines::gather`], or something else in tests.
+    pub lifelines: fn() -> anyhow::Result<Lifelines>,
 }
 
 /// What the start found and did.
@@ -73,9 +76,13 @@ pub struct Started {
 pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
     let (to_worker, commands) = mpsc::channel();
     let (publish, summary) = watch::channel(Arc::default());
-    let (mut worker, started) = Worker::new(parameters, publish)?;
+    let (worker, started) = Worker::new(parameters, publish)?;
     // The thread ends by itself, after `shutdown` or with the last handle; see `Worker::run`.
-    std::thread::Builder::new().name("enforcer".to_owned()).spawn(move || worker.run(&commands))?;
+    std::thread::Builder::new().name("enforcer".to_owned()).spawn(move || {
+        let waits = worker.run(&commands);
+        // Everything is closed by now. An error means that nobody waits any more.
+        let _ = waits.map(|waits| waits.send(()));
+    })?;
     Ok((Handle { to_worker, summary }, started))
 }
 

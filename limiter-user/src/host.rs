@@ -49,17 +49,15 @@ pub struct Lifelines {
 }
 
 impl Lifelines {
-    /// Asks the kernel, and reads `resolv.conf`. Blocks for about a millisecond; not for use in async code.
+    /// Asks the kernel, and reads `resolv.conf`. Blocks for about a millisecond.
     ///
     /// # Errors
     ///
     /// If the kernel cannot be asked.
     pub fn gather() -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .context("cannot make a runtime for netlink")?;
-        let (own, gateways) = runtime.block_on(ask_kernel())?;
+        // On a thread of its own, since the caller's may be in a runtime already.
+        let asked = std::thread::scope(|scope| scope.spawn(ask_kernel_blocking).join());
+        let (own, gateways) = asked.unwrap_or_else(|_| Err(anyhow::anyhow!("asking the kernel panicked")))?;
         let texts = RESOLVERS.iter().filter_map(|path| std::fs::read_to_string(path).ok());
         let resolvers = texts.flat_map(|text| resolvers(&text)).collect();
         Ok(Self { own, gateways, resolvers })
@@ -79,7 +77,15 @@ impl Lifelines {
 }
 
 /// Own addresses with their interfaces, and default gateways.
-async fn ask_kernel() -> anyhow::Result<(Vec<(Address, String)>, Vec<Address>)> {
+type Found = (Vec<(Address, String)>, Vec<Address>);
+
+fn ask_kernel_blocking() -> anyhow::Result<Found> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_io().build().context("cannot make a runtime for netlink")?.block_on(ask_kernel())
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "netlink has many attributes that say nothing here")]
+async fn ask_kernel() -> anyhow::Result<Found> {
     let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
     let connection = tokio::spawn(connection);
 
@@ -123,6 +129,7 @@ async fn ask_kernel() -> anyhow::Result<(Vec<(Address, String)>, Vec<Address>)> 
 }
 
 /// The next hops of a default route; none of any other.
+#[expect(clippy::wildcard_enum_match_arm, reason = "netlink has many attributes that say nothing here")]
 fn default_gateways(route: &RouteMessage) -> Vec<Address> {
     if route.header.destination_prefix_length != 0 {
         return Vec::new();

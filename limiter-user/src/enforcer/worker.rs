@@ -47,6 +47,7 @@ pub(super) struct Worker {
     clock: fn() -> Now,
     operator: OwnerId,
     lists: Vec<Listed>,
+    gather: fn() -> anyhow::Result<Lifelines>,
     lifelines: Option<(Nanos, Lifelines)>,
     /// What happened at the start, and later without anybody asking.
     warnings: Vec<String>,
@@ -64,9 +65,12 @@ enum Long {
     Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
 }
 
+/// Edits in the order in which they are made, a turn's work each.
+type Parts = VecDeque<Vec<Edit>>;
+
 /// A long request that was checked as a whole, and is being made.
 struct Work {
-    parts: VecDeque<Vec<Edit>>,
+    parts: Parts,
     undo: Vec<Edit>,
     /// What was changed by others meanwhile, and so is not taken back.
     touched: HashSet<Key>,
@@ -84,7 +88,7 @@ impl Worker {
         parameters: Parameters,
         publish: watch::Sender<Arc<Summary>>,
     ) -> anyhow::Result<(Self, Started)> {
-        let Parameters { mut writer, config, boot_id, clock } = parameters;
+        let Parameters { mut writer, config, boot_id, clock, lifelines } = parameters;
         let begun = clock();
         let installed = writer.installed().context("cannot read what is in the kernel's lists")?;
 
@@ -110,6 +114,7 @@ impl Worker {
             clock,
             operator,
             lists: Vec::new(),
+            gather: lifelines,
             lifelines: None,
             warnings: opened.warnings,
             publish,
@@ -242,15 +247,13 @@ impl Worker {
         }
     }
 
-    /// Serves until it is told to stop, or nobody is left to tell it anything.
-    pub(super) fn run(&mut self, commands: &Receiver<Command>) {
+    /// Serves until it is told to stop, or nobody is left to tell it anything. Returns who waits for the end.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) -> Option<oneshot::Sender<()>> {
         loop {
             let alive = if self.work.is_some() || !self.waiting.is_empty() {
                 self.turn(commands)
-            } else if let Some(stopping) = self.stopping.take() {
-                // An error means that nobody waits for it.
-                let _ = stopping.send(());
-                return;
+            } else if self.stopping.is_some() {
+                return self.stopping;
             } else {
                 match commands.recv_timeout(self.idle()) {
                     Ok(command) => {
@@ -265,7 +268,7 @@ impl Worker {
             self.work();
             self.publish();
             if !alive && self.work.is_none() && self.waiting.is_empty() {
-                return;
+                return None;
             }
         }
     }
@@ -291,12 +294,15 @@ impl Worker {
     }
 
     fn serve(&mut self, command: Command) {
-        // An error of a reply means that whoever asked has gone away.
         match command {
             Command::Add(action, request, caller, reply) => {
-                drop(reply.send(self.add(action, request, caller)))
+                let answer = self.add(action, request, caller);
+                self.answer(reply, answer);
             }
-            Command::Remove(action, request, reply) => drop(reply.send(self.remove(action, &request))),
+            Command::Remove(action, request, reply) => {
+                let answer = self.remove(action, &request);
+                self.answer(reply, answer);
+            }
             Command::Page(action, after, limit, reply) => {
                 drop(reply.send(Ok(self.page(action, after, limit))))
             }
@@ -311,6 +317,13 @@ impl Worker {
             }
             Command::Shutdown(reply) => self.stopping = Some(reply),
         }
+    }
+
+    /// Answers when everybody can see what was done.
+    fn answer<T>(&self, reply: Reply<T>, answer: Result<T, Error>) {
+        self.publish();
+        // An error means that whoever asked has gone away.
+        let _ = reply.send(answer);
     }
 
     fn add(&mut self, action: Action, request: AddRequest, caller: Caller) -> Result<AddResponse, Error> {
@@ -365,7 +378,7 @@ impl Worker {
         let now = (self.clock)().boot;
         let fresh = |(then, _): &(Nanos, Lifelines)| now.saturating_sub(*then) < LIFELINES;
         if !self.lifelines.as_ref().is_some_and(fresh) {
-            match Lifelines::gather() {
+            match (self.gather)() {
                 Ok(lifelines) => self.lifelines = Some((now, lifelines)),
                 Err(error) => tracing::warn!("the machine's own addresses are not known: {error:#}"),
             }
@@ -425,7 +438,7 @@ impl Worker {
     }
 
     /// Splits edits into parts, in an order in which they have room.
-    fn parts(&self, edits: Vec<Edit>) -> Result<VecDeque<Vec<Edit>>, Error> {
+    fn parts(&self, edits: Vec<Edit>) -> Result<Parts, Error> {
         let order = lists::room(&self.list, self.config.capacity, &edits).map_err(Error::Full)?;
         let (raises, lowers) = self.list.split(edits);
         let (first, second) = match order {
@@ -545,14 +558,14 @@ impl Worker {
                 Some(Long::Import(action, parsed, options, caller, reply)) => {
                     match self.begin_import(action, parsed, &options, caller) {
                         Ok((parts, response)) => self.begin(parts, End::Import(response, reply)),
-                        Err(error) => drop(reply.send(Err(error))),
+                        Err(error) => self.answer(reply, Err(error)),
                     }
                 }
                 Some(Long::Reload(config, files, reply)) => match self.begin_reload(config, files) {
                     Ok((parts, listed, sentences)) => {
                         self.begin(parts, End::Reload(listed, sentences, reply));
                     }
-                    Err(error) => drop(reply.send(Err(error))),
+                    Err(error) => self.answer(reply, Err(error)),
                 },
                 None => {}
             }
@@ -572,7 +585,7 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, parts: VecDeque<Vec<Edit>>, end: End) {
+    fn begin(&mut self, parts: Parts, end: End) {
         if parts.is_empty() {
             self.end(end);
         } else {
@@ -588,23 +601,23 @@ impl Worker {
             self.take_back(part.to_vec());
         }
         match end {
-            End::Import(_, reply) => drop(reply.send(Err(error))),
+            End::Import(_, reply) => self.answer(reply, Err(error)),
             End::Reload(mut listed, _, reply) => {
                 for listed in &mut listed {
                     listed.problem.get_or_insert_with(|| format!("not applied: {error}"));
                 }
                 self.lists = listed;
-                drop(reply.send(Ok(vec![format!("the lists stay as they were: {error}")])));
+                self.answer(reply, Ok(vec![format!("the lists stay as they were: {error}")]));
             }
         }
     }
 
     fn end(&mut self, end: End) {
         match end {
-            End::Import(response, reply) => drop(reply.send(Ok(response))),
+            End::Import(response, reply) => self.answer(reply, Ok(response)),
             End::Reload(listed, sentences, reply) => {
                 self.lists = listed;
-                drop(reply.send(Ok(sentences)));
+                self.answer(reply, Ok(sentences));
             }
         }
     }
@@ -615,7 +628,7 @@ impl Worker {
         parsed: Parsed,
         options: &ImportOptions,
         caller: Caller,
-    ) -> Result<(VecDeque<Vec<Edit>>, AddResponse), Error> {
+    ) -> Result<(Parts, AddResponse), Error> {
         if parsed.bad_lines > 0 {
             return Err(Error::Invalid {
                 detail: format!("{} lines are not understood; nothing was changed", parsed.bad_lines),
@@ -631,7 +644,7 @@ impl Worker {
         &mut self,
         config: Arc<Config>,
         files: Vec<ListFile>,
-    ) -> Result<(VecDeque<Vec<Edit>>, Vec<Listed>, Vec<String>), Error> {
+    ) -> Result<(Parts, Vec<Listed>, Vec<String>), Error> {
         let former = std::mem::replace(&mut self.config, config);
         self.lifelines = None;
         let guards = self.guards(None);

@@ -56,6 +56,10 @@ pub(super) fn open(path: &Path) -> Result<(Database, bool), OpenError> {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else the library finds wrong is wrong with the file"
+)]
 fn classified(error: &DatabaseError) -> OpenError {
     let text = error.to_string();
     match error {
