@@ -2,6 +2,7 @@
 //! Enforcer, the dataplane's Reader, and, by [`Request`]s, from the daemon.
 
 mod body;
+mod decisions;
 mod listen;
 mod routes;
 

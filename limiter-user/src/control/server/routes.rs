@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::body::{self, invalid};
+use super::decisions::Decision;
 use super::{Backend, Request};
 use crate::config::Action;
 use crate::control::protocol::{
@@ -116,7 +117,11 @@ async fn add(
     if request.seconds == Some(0) {
         return Err(invalid("seconds must be at least 1, or absent for good".to_owned()).into());
     }
-    Ok(Json(shared.backend.enforcer.add(action, request, caller.into()).await?))
+    let AddRequest { prefixes, seconds, reason, force, .. } = request.clone();
+    let outcome = shared.backend.enforcer.add(action, request, caller.into()).await;
+    let (prefixes, reason) = (prefixes.as_slice(), reason.as_deref());
+    let decision = Decision { action, change: "add", prefixes, seconds, reason, force, uid: caller.uid };
+    decided(&decision, outcome, |done| done.added + done.updated)
 }
 
 async fn remove_blocks(
@@ -145,7 +150,12 @@ async fn remove(
     body: Body,
 ) -> Answer<RemoveResponse> {
     let request: RemoveRequest = body::json(&headers, body).await?;
-    Ok(Json(shared.backend.enforcer.remove(action, request, caller.into()).await?))
+    let prefixes = request.prefixes.clone();
+    let outcome = shared.backend.enforcer.remove(action, request, caller.into()).await;
+    let (prefixes, uid) = (prefixes.as_slice(), caller.uid);
+    let decision =
+        Decision { action, change: "remove", prefixes, seconds: None, reason: None, force: false, uid };
+    decided(&decision, outcome, |done| done.removed)
 }
 
 #[derive(Debug, Deserialize)]
@@ -176,11 +186,43 @@ async fn import(
     let text = body::bytes(&headers, body, body::MAX_LIST).await?;
     let options = ImportOptions {
         seconds: query.seconds,
-        reason: query.reason,
+        reason: query.reason.clone(),
         force: query.force,
         ssh_peer: query.ssh_peer,
     };
-    Ok(Json(shared.backend.enforcer.import(Action::Block, text, options, caller.into()).await?))
+    let outcome = shared.backend.enforcer.import(Action::Block, text, options, caller.into()).await;
+    let decision = Decision {
+        action: Action::Block,
+        change: "import",
+        prefixes: &[],
+        seconds: query.seconds,
+        reason: query.reason.as_deref(),
+        force: query.force,
+        uid: caller.uid,
+    };
+    decided(&decision, outcome, |done| done.added + done.updated)
+}
+
+/// Puts the outcome on record, and answers.
+fn decided<T>(
+    decision: &Decision<'_>,
+    outcome: Result<T, enforcer::Error>,
+    changed: impl FnOnce(&T) -> u64,
+) -> Answer<T> {
+    match outcome {
+        Ok(done) => {
+            match changed(&done) {
+                0 => {}
+                changed => decision.done(changed),
+            }
+            Ok(Json(done))
+        }
+        Err(error) => {
+            let problem = Problem::from(error);
+            decision.refused(&problem.detail);
+            Err(problem.into())
+        }
+    }
 }
 
 async fn list_blocks(State(shared): State<Shared>) -> Result<Response, Refusal> {

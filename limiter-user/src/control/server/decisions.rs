@@ -1,0 +1,63 @@
+//! The record of who changed what, apart from the operational log: one event for each request that changed something.
+
+use crate::config::Action;
+use crate::telemetry::DECISION;
+
+/// Prefixes that are named in an event; of larger requests only the number is told.
+const NAMED: usize = 20;
+
+/// What was asked for, and by whom.
+pub(super) struct Decision<'a> {
+    pub(super) action: Action,
+    /// `add`, `remove` or `import`.
+    pub(super) change: &'static str,
+    pub(super) prefixes: &'a [String],
+    /// Seconds; `None`: for good.
+    pub(super) seconds: Option<u64>,
+    pub(super) reason: Option<&'a str>,
+    pub(super) force: bool,
+    pub(super) uid: u32,
+}
+
+impl Decision<'_> {
+    /// It was done, and changed `changed` prefixes. Texts of callers are fields, which both formats of the log escape.
+    pub(super) fn done(&self, changed: u64) {
+        let action = match self.action {
+            Action::Block => "block",
+            Action::Allow => "allow",
+        };
+        tracing::info!(
+            target: DECISION,
+            action,
+            change = self.change,
+            changed,
+            prefixes = self.named(),
+            seconds = self.seconds,
+            reason = self.reason,
+            force = self.force,
+            uid = self.uid,
+            "decided"
+        );
+    }
+
+    /// It was refused.
+    pub(super) fn refused(&self, why: &str) {
+        let action = match self.action {
+            Action::Block => "block",
+            Action::Allow => "allow",
+        };
+        tracing::info!(
+            target: DECISION,
+            action,
+            change = self.change,
+            prefixes = self.named(),
+            uid = self.uid,
+            why,
+            "refused"
+        );
+    }
+
+    fn named(&self) -> Option<String> {
+        (!self.prefixes.is_empty() && self.prefixes.len() <= NAMED).then(|| self.prefixes.join(" "))
+    }
+}
