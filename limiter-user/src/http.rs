@@ -44,3 +44,45 @@ pub(crate) async fn serve_connection(
     // Cut off at the deadline: who reads a list slowly must not hold up the stop.
     let _ = tokio::time::timeout(GOODBYE, connection).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// Sends `request`, and reads until the server closes.
+    async fn answer(request: &[u8]) -> String {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        let server = tokio::spawn(serve_connection(near, Router::new(), stopping));
+        far.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        far.read_to_string(&mut answer).await.unwrap();
+        server.await.unwrap();
+        answer
+    }
+
+    /// The clock stands still and jumps when nothing else is to be done: to the deadlines.
+    #[tokio::test(start_paused = true)]
+    async fn slow_peers_are_cut_off() {
+        assert_eq!(answer(b"").await, "");
+        assert_eq!(answer(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ").await, "");
+        // Answered, and then silent.
+        let kept = answer(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(kept.starts_with("HTTP/1.1 404 "), "{kept}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_idle_connections() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let server = tokio::spawn(serve_connection(near, Router::new(), stopping));
+        stop.send_replace(true);
+        let before = tokio::time::Instant::now();
+        server.await.unwrap();
+        assert!(before.elapsed() <= GOODBYE, "{:?}", before.elapsed());
+        assert_eq!(far.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+}
