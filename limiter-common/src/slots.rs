@@ -10,6 +10,7 @@
 //! find its new slot charged already and lose that packet, and a former owner that was just sending starts with a full
 //! bucket elsewhere. It takes a stranger in the same set at that very moment, and the secret hash allows no aiming.
 
+#[cfg(target_has_atomic = "64")]
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Address;
@@ -26,7 +27,7 @@ const ATTEMPTS: usize = 8;
 
 /// A 64-bit word shared by CPUs. The kernel implements it by intrinsics, since BPF has no stable compare-and-swap.
 pub trait Word {
-    /// Not moved before an earlier load.
+    /// Not moved before an earlier load by the compiler. A CPU that moves it can give a source one packet too many.
     fn load(&self) -> u64;
 
     /// Sequentially consistent; returns what was there, which is `current` exactly if the swap was made.
