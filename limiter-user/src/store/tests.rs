@@ -1,1 +1,202 @@
+//! Whatever happens to the file, the store opens, makes nothing up, and takes claims again.
 
+use std::collections::HashSet;
+use std::fs;
+use std::time::{Duration, UNIX_EPOCH};
+
+use limiter_common::Address;
+
+use super::*;
+
+const BOOT: [u8; 16] = [1; 16];
+
+fn now() -> Now {
+    Now { boot: Nanos::from_secs(1_000), wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) }
+}
+
+fn record(n: u32) -> Record {
+    let terms = Terms {
+        until: if n.is_multiple_of(2) { Nanos::NEVER } else { Nanos::from_secs(2_000 + u64::from(n)) },
+        created: 1_700_000_000,
+        actor: Some(n),
+        reason: n.is_multiple_of(3).then(|| std::sync::Arc::from(format!("reason {n}"))),
+    };
+    let prefix = Prefix::host(Address::V4((0x0a00_0000 + n).to_be_bytes()));
+    Record { prefix, action: Action::Block, owner: Owner::Operator, terms }
+}
+
+fn puts(records: &[Record]) -> Vec<Write> {
+    records.iter().cloned().map(Write::Put).collect()
+}
+
+fn sorted(mut records: Vec<Record>) -> Vec<Record> {
+    records.sort_by_key(|record| record.prefix);
+    records
+}
+
+/// A directory with a store of these records, and the bytes of its file.
+fn stored(records: &[Record]) -> (tempfile::TempDir, Vec<u8>) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = Store::open(directory.path(), BOOT, now());
+    assert!(opened.lost && opened.warnings.is_empty());
+    opened.store.commit(&puts(records), now()).unwrap();
+    drop(opened);
+    let bytes = fs::read(directory.path().join("claims.redb")).unwrap();
+    (directory, bytes)
+}
+
+#[test]
+fn what_was_committed_is_there_again() {
+    let records: Vec<Record> = (0..100).map(record).collect();
+    let (directory, _) = stored(&records);
+    let mut opened = Store::open(directory.path(), BOOT, now());
+    assert!(!opened.lost && opened.warnings.is_empty());
+    assert_eq!(sorted(opened.records), records);
+
+    let Record { prefix, action, owner, .. } = record(3);
+    opened.store.commit(&[Write::Delete { prefix, action, owner }], now()).unwrap();
+    // In the same commit, the later word counts.
+    let changed = Record { terms: Terms { until: Nanos::NEVER, ..record(5).terms }, ..record(5) };
+    opened.store.commit(&puts(&[record(5), changed.clone()]), now()).unwrap();
+    drop(opened.store);
+    let found = sorted(Store::open(directory.path(), BOOT, now()).records);
+    assert_eq!(found.len(), 99);
+    assert_eq!(found[4], changed);
+}
+
+/// The file is `bytes`: the store opens, holds nothing but what was stored, and takes more.
+#[track_caller]
+fn check_damaged(what: &str, bytes: &[u8], records: &HashSet<String>) -> usize {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("claims.redb");
+    fs::write(&path, bytes).unwrap();
+    let mut opened = Store::open(directory.path(), BOOT, now());
+    for record in &opened.records {
+        assert!(records.contains(&format!("{record:?}")), "{what}: made up {record:?}");
+    }
+    let found = opened.records.len();
+    assert!(found == records.len() || opened.lost, "{what}: {found} records, and nothing said");
+    assert!(opened.lost == !opened.warnings.is_empty(), "{what}: {:?}", opened.warnings);
+    opened
+        .store
+        .commit(&puts(&[record(1_000_000)]), now())
+        .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    drop(opened.store);
+    let again = Store::open(directory.path(), BOOT, now());
+    assert_eq!(again.records.len(), found + 1, "{what}");
+    assert!(!again.lost, "{what}: {:?}", again.warnings);
+    found
+}
+
+#[test]
+fn damaged_files() {
+    let records: Vec<Record> = (0..500).map(record).collect();
+    let (_directory, bytes) = stored(&records);
+    let known: HashSet<String> = records.iter().map(|record| format!("{record:?}")).collect();
+    assert_eq!(check_damaged("intact", &bytes, &known), records.len());
+
+    let step = bytes.len() / 20;
+    for length in (1..bytes.len()).step_by(step).chain([1, 8, 64, 320, 4095, 4096, bytes.len() - 1]) {
+        check_damaged(&format!("cut off at {length}"), &bytes[..length], &known);
+    }
+    let mut seed = 1_u64;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut readable = 0;
+    for _ in 0..40 {
+        let (at, bit) = (random(used), random(8));
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << bit;
+        readable += check_damaged(&format!("bit {bit} of byte {at}"), &damaged, &known);
+    }
+    // What is read of damaged files is most of what was there.
+    assert!(readable > 40 * records.len() / 2, "{readable}");
+    for what in [&b"garbage"[..], &[0; 100_000], b"redb\x1a\x0a\xa9\x0d\x0a and then nothing"] {
+        assert_eq!(check_damaged("no database", what, &HashSet::new()), 0);
+    }
+    let mut page = bytes.clone();
+    for byte in page.iter_mut().skip(4096).take(4096) {
+        *byte = !*byte;
+    }
+    check_damaged("a page turned over", &page, &known);
+}
+
+#[test]
+fn an_empty_file_is_a_new_store() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("claims.redb"), "").unwrap();
+    let mut opened = Store::open(directory.path(), BOOT, now());
+    opened.store.commit(&puts(&[record(1)]), now()).unwrap();
+}
+
+#[test]
+fn what_is_no_file_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("claims.redb");
+    let elsewhere = directory.path().join("elsewhere");
+    fs::write(&elsewhere, "precious").unwrap();
+    for make in ["directory", "link", "socket"] {
+        match make {
+            "directory" => fs::create_dir_all(path.join("x")).unwrap(),
+            "link" => std::os::unix::fs::symlink(&elsewhere, &path).unwrap(),
+            _ => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+        }
+        let mut opened = Store::open(directory.path(), BOOT, now());
+        assert!(opened.lost && opened.warnings.len() == 1, "{make}: {:?}", opened.warnings);
+        opened.store.commit(&puts(&[record(1)]), now()).unwrap();
+        drop(opened);
+        fs::remove_file(&path).unwrap();
+    }
+    assert_eq!(fs::read(&elsewhere).unwrap(), b"precious");
+}
+
+#[test]
+fn damaged_files_do_not_fill_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    for n in 0..9 {
+        fs::write(directory.path().join("claims.redb"), format!("garbage {n}")).unwrap();
+        assert!(Store::open(directory.path(), BOOT, now()).lost);
+    }
+    let mut names: Vec<String> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains("corrupt"))
+        .collect();
+    names.sort();
+    let expected: Vec<String> = (1..=5).map(|n| format!("claims.redb.corrupt-{n}")).collect();
+    assert_eq!(names, expected);
+    let first = fs::read(directory.path().join(&expected[0])).unwrap();
+    assert!(first.starts_with(b"garbage 0"));
+}
+
+/// Not damage, so nothing is set aside.
+#[test]
+fn a_store_in_use_is_left_alone() {
+    let (directory, _) = stored(&[record(1)]);
+    let first = Store::open(directory.path(), BOOT, now());
+    let mut second = Store::open(directory.path(), BOOT, now());
+    assert!(second.store.problem().is_some_and(|why| why.contains("another process")), "{:?}", second.store);
+    assert!(second.store.commit(&puts(&[record(2)]), now()).is_err());
+    drop(first);
+    second.store.commit(&puts(&[record(2)]), now()).unwrap();
+    drop(second);
+    assert_eq!(Store::open(directory.path(), BOOT, now()).records.len(), 2);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn records_of_a_newer_version_are_kept_and_told() {
+    let (directory, _) = stored(&[record(1)]);
+    let path = directory.path().join("claims.redb");
+    let database = Database::open(&path).unwrap();
+    write(&database, &[(b"\x09future".to_vec(), Some(b"whatever".to_vec()))]).unwrap();
+    drop(database);
+    for _ in 0..2 {
+        let opened = Store::open(directory.path(), BOOT, now());
+        assert_eq!(opened.records, [record(1)]);
+        assert!(opened.lost && opened.warnings[0].starts_with("1 entries"), "{:?}", opened.warnings);
+    }
+}
