@@ -1,6 +1,7 @@
 //! All end-to-end tests, one module for each feature. They need root; see [`limiter_tests`].
 
 mod cli;
+mod dataplane;
 mod harness;
 mod life;
 mod metrics;

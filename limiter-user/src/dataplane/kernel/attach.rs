@@ -131,7 +131,7 @@ impl Protection {
         self.log.remove(name);
         let paths = self.pins.links_of(name)?;
         for path in &paths {
-            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+            pins::remove_link(path)?;
         }
         if let Some(slot) = self.find_slot(name)? {
             counters::set_interface(&self.maps, slot, "")
@@ -156,7 +156,7 @@ impl Protection {
                 if self.wanted.contains(&interface) && netlink::index_of(&interface).is_some() {
                     needed = true;
                 } else {
-                    fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+                    pins::remove_link(&path)?;
                     done.push(format!(
                         "interface {interface}: no longer configured, its old link is removed"
                     ));
@@ -222,8 +222,7 @@ impl Protection {
         // Prepared first, so that loading is not part of the gap.
         let mut fallback = self.load(interface, slot, old_mode)?;
         let fallback_fd = fd(&mut fallback)?;
-        fs::remove_file(&live.path).with_context(|| format!("cannot remove {}", live.path.display()))?;
-        drop(live.link);
+        pins::remove_link(&live.path)?;
         match self.attach(interface, ifindex, slot) {
             Ok(attached) => Ok(attached),
             Err(error) => {
@@ -245,9 +244,7 @@ impl Protection {
     ) -> Result<(), ProtectError> {
         let failed = |error| ProtectError::Failed { interface: interface.name.clone(), error };
         for path in self.pins.links_of(&interface.name).map_err(failed)? {
-            fs::remove_file(&path)
-                .with_context(|| format!("cannot remove {}", path.display()))
-                .map_err(failed)?;
+            pins::remove_link(&path).map_err(failed)?;
         }
         for stranger in running {
             let id = stranger.program_id;

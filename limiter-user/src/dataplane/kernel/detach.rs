@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
-
 use super::pins;
 
 /// What [`detach`] did.
@@ -34,7 +32,7 @@ pub fn detach(pins_directory: &Path, interfaces: &[String]) -> anyhow::Result<De
                 kept = true;
                 continue;
             }
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            pins::remove_link(&path)?;
             detached.interfaces.push(interface);
         }
     }

@@ -226,9 +226,23 @@ fn entries_of(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Removes a set with all that is pinned in it; links without another pin detach.
+/// Detaches the link that is pinned at `path`, and removes the pin.
+///
+/// Without the first, the kernel would detach some time after the last reference is gone.
+pub(super) fn remove_link(path: &Path) -> anyhow::Result<()> {
+    if let Ok(link) = bpf::get(path) {
+        // Fails if the interface is gone, which leaves nothing to detach.
+        let _ = bpf::link_detach(link.as_fd());
+    }
+    fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Removes a set with all that is pinned in it; its links are detached.
 pub(super) fn remove_set(set: &Path) -> anyhow::Result<()> {
-    for path in entries_of(&set.join(LINKS))?.into_iter().chain([set.join(LINKS)]).chain(entries_of(set)?) {
+    for link in links(set)? {
+        remove_link(&link)?;
+    }
+    for path in [set.join(LINKS)].into_iter().chain(entries_of(set)?) {
         let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

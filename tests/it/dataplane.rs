@@ -1,0 +1,335 @@
+//! Maps, pins and links as the daemon uses them, without the daemon.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use limiter_common::abi::{ABI_VERSION, Entry, Limits};
+use limiter_common::{Nanos, Prefix};
+use limiter_tests::lab::HOST;
+use limiter_tests::{Lab, Scratch, in_lab, stranger};
+use limiter_user::config::{Capacity, Interface, Mode};
+use limiter_user::dataplane::kernel::{self, AttachMode, Dataplane, OpenOptions, ProtectError};
+use limiter_user::dataplane::{ApplyError, Change};
+
+const MILLION: u32 = 1_000_000;
+
+fn small() -> Capacity {
+    Capacity { addresses_v4: 64, addresses_v6: 64, prefixes_v4: 64, prefixes_v6: 64, sources: 64 }
+}
+
+fn options(scratch: &Scratch, capacity: Capacity) -> OpenOptions {
+    let pins_directory = scratch.bpffs().join("limiter");
+    OpenOptions { pins_directory, capacity, log_drops: false, replace: false }
+}
+
+fn interface(mode: Mode) -> Interface {
+    Interface {
+        name: HOST.interface.to_owned(),
+        mode,
+        limits: Limits::NONE,
+        limited: false,
+        rules: Vec::new(),
+    }
+}
+
+fn block(text: &str) -> Change {
+    let prefix: Prefix = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+    Change { prefix, entry: Entry { block_until: Nanos::NEVER.0, allow_until: 7 } }
+}
+
+fn remove(text: &str) -> Change {
+    Change { entry: Entry::NONE, ..block(text) }
+}
+
+fn sorted(mut changes: Vec<Change>) -> Vec<Change> {
+    changes.sort_by_key(|change| change.prefix);
+    changes
+}
+
+fn in_scratch(purpose: &str, test: impl FnOnce(&Scratch) -> Result<()>) {
+    let scratch = Scratch::new(purpose).unwrap_or_else(|error| panic!("{error:#}"));
+    test(&scratch).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
+fn lists_are_read_back_as_they_were_written() {
+    in_scratch("lists", |scratch| {
+        let dataplane = Dataplane::open(&options(scratch, small()))?;
+        let mut writer = dataplane.writer();
+        let texts =
+            ["192.0.2.1", "192.0.2.2", "10.0.0.0/8", "0.0.0.0/0", "2001:db8::1", "2001:db8::/32", "::/0"];
+        let all: Vec<Change> = texts.iter().map(|text| block(text)).collect();
+        writer.apply(&all)?;
+        ensure!(sorted(writer.installed()?) == sorted(all.clone()), "not what was written");
+        writer.apply(&all).context("again")?;
+
+        // Removing is in order with adding, and what is not there is no error.
+        writer.apply(&[
+            remove("192.0.2.1"),
+            remove("203.0.113.1"),
+            remove("10.0.0.0/8"),
+            remove("172.16.0.0/12"),
+            block("192.0.2.1"),
+            remove("192.0.2.2"),
+            remove("2001:db8::/32"),
+        ])?;
+        let left: Vec<Change> =
+            ["192.0.2.1", "0.0.0.0/0", "2001:db8::1", "::/0"].iter().map(|text| block(text)).collect();
+        ensure!(sorted(writer.installed()?) == sorted(left), "not what was left");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_full_table_says_so_and_evicts_nothing() {
+    in_scratch("full", |scratch| {
+        let dataplane = Dataplane::open(&options(scratch, small()))?;
+        let mut writer = dataplane.writer();
+        for (format, table) in [("192.0.2.", "addresses_v4"), ("2001:db8::", "addresses_v6")] {
+            let changes: Vec<Change> = (0..=64).map(|i| block(&format!("{format}{i}"))).collect();
+            match writer.apply(&changes) {
+                Err(ApplyError::Full { table: found, capacity: 64 }) => ensure!(found == table, "{found}"),
+                other => anyhow::bail!("{table}: {other:?}"),
+            }
+            let installed = writer.installed()?;
+            ensure!(changes[..64].iter().all(|change| installed.contains(change)), "{table}: evicted");
+            ensure!(!installed.contains(&changes[64]), "{table}: took one too many");
+            writer.apply(&changes[..64]).context("entries of a full table can still be changed")?;
+        }
+        let changes: Vec<Change> = (0..=64).map(|i| block(&format!("10.{i}.0.0/16"))).collect();
+        let refused = writer.apply(&changes);
+        ensure!(matches!(refused, Err(ApplyError::Full { table: "prefixes_v4", .. })), "{refused:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_million_addresses_are_written_and_read_back() {
+    in_scratch("million", |scratch| {
+        let capacity = Capacity { addresses_v4: MILLION, ..small() };
+        let dataplane = Dataplane::open(&options(scratch, capacity))?;
+        let mut writer = dataplane.writer();
+        let changes: Vec<Change> = (0..MILLION)
+            .map(|i| {
+                let address = std::net::Ipv4Addr::from(0x0b00_0000 + i * 13);
+                Change { prefix: Prefix::host(address.into()), ..block("::") }
+            })
+            .collect();
+        let start = Instant::now();
+        writer.apply(&changes)?;
+        let written = start.elapsed();
+        let installed = writer.installed()?.len();
+        eprintln!("1,000,000 addresses written in {written:?}, read in {:?}", start.elapsed() - written);
+        ensure!(installed == changes.len(), "{installed} are there");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_an_earlier_run_left_is_adopted() {
+    in_lab("adopt", |lab| {
+        lab.host.enter(|| {
+            let options = options(&lab.scratch, small());
+            let first = {
+                let dataplane = Dataplane::open(&options)?;
+                ensure!(!dataplane.adopted(), "there was nothing to adopt");
+                dataplane.writer().apply(&[block("192.0.2.1")])?;
+                dataplane.protection()?.protect(&interface(Mode::Native))?
+            };
+            ensure!(first.mode == AttachMode::Native, "{first:?}");
+
+            let dataplane = Dataplane::open(&options)?;
+            ensure!(dataplane.adopted() && dataplane.notes().is_empty(), "{dataplane:?}");
+            ensure!(dataplane.writer().installed()? == [block("192.0.2.1")], "the list is gone");
+            let mut protection = dataplane.protection()?;
+            ensure!(protection.attached(HOST.interface)? == Some(first.clone()), "not attached any more");
+            let second = protection.protect(&interface(Mode::Native))?;
+            ensure!(second.program_id != first.program_id, "the program was not replaced");
+            ensure!(protection.attached(HOST.interface)? == Some(second), "the new one is not attached");
+            ensure!(protection.linked()? == [HOST.interface], "{:?}", protection.linked()?);
+
+            let refused = Dataplane::open(&options).map(drop).unwrap_err().to_string();
+            ensure!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+
+            ensure!(protection.release(HOST.interface)?, "there was no link");
+            ensure!(protection.attached(HOST.interface)?.is_none(), "still attached");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn tables_of_another_size_are_rebuilt_while_the_old_ones_enforce() {
+    in_lab("resize", |lab| {
+        lab.host.enter(|| {
+            let old = options(&lab.scratch, small());
+            let attached = {
+                let dataplane = Dataplane::open(&old)?;
+                dataplane.writer().apply(&[block("192.0.2.1"), block("2001:db8::1")])?;
+                dataplane.protection()?.protect(&interface(Mode::Native))?
+            };
+
+            let new = options(&lab.scratch, Capacity { addresses_v4: 128, ..small() });
+            let dataplane = Dataplane::open(&new)?;
+            let notes = dataplane.notes().join("\n");
+            ensure!(notes.contains("addresses_v4") && notes.contains("128"), "{notes}");
+            ensure!(dataplane.writer().installed()? == [block("2001:db8::1")], "kept or lost too much");
+            let mut protection = dataplane.protection()?;
+            ensure!(protection.attached(HOST.interface)? == Some(attached.clone()), "there is a gap");
+            // Not protected yet: its link must survive.
+            let stays = interface(Mode::Native);
+            let now = protection.protect(&stays)?;
+            ensure!(now.program_id != attached.program_id, "the program was not replaced");
+            let done = protection.settle()?;
+            ensure!(done.len() == 1, "{done:?}");
+            ensure!(protection.attached(HOST.interface)? == Some(now), "settling detached it");
+            let left: Vec<PathBuf> =
+                fs::read_dir(&new.pins_directory)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+            ensure!(left == [new.pins_directory.join(format!("v{ABI_VERSION}"))], "{left:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn maps_that_do_not_fit_are_refused() {
+    in_scratch("misfit", |scratch| {
+        let options = options(scratch, small());
+        drop(Dataplane::open(&options)?);
+        let set = options.pins_directory.join(format!("v{ABI_VERSION}"));
+        // Both are maps, but not this one.
+        fs::remove_file(set.join("cells"))?;
+        fs::rename(set.join("addresses_v6"), set.join("cells"))?;
+        let error = Dataplane::open(&options).map(drop).unwrap_err();
+        let text = format!("{error:#}");
+        ensure!(text.contains("addresses_v6 is missing") && text.contains("limiter detach"), "{text}");
+        fs::rename(set.join("prefixes_v6"), set.join("addresses_v6"))?;
+        let text = format!("{:#}", Dataplane::open(&options).map(drop).unwrap_err());
+        ensure!(text.contains("type 11 instead of 1") && text.contains("limiter detach"), "{text}");
+
+        let detached = kernel::detach(&options.pins_directory, &[])?;
+        ensure!(detached.maps_removed && detached.interfaces.is_empty(), "{detached:?}");
+        ensure!(!Dataplane::open(&options)?.adopted(), "not removed");
+        Ok(())
+    });
+}
+
+#[test]
+fn dots_in_the_pins_directory_are_explained() {
+    in_scratch("dots", |scratch| {
+        let pins_directory = scratch.bpffs().join("limiter.d");
+        let error = Dataplane::open(&OpenOptions { pins_directory, ..options(scratch, small()) }).map(drop);
+        let text = format!("{:#}", error.unwrap_err());
+        ensure!(text.contains("no dots"), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
+fn modes_change_on_request() {
+    in_lab("modes", |lab| {
+        lab.host.enter(|| {
+            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let mut protection = dataplane.protection()?;
+            for (asked, expected) in [
+                (Mode::Auto, AttachMode::Native),
+                (Mode::Generic, AttachMode::Generic),
+                (Mode::Auto, AttachMode::Generic),
+                (Mode::Native, AttachMode::Native),
+            ] {
+                let attached = protection.protect(&interface(asked))?;
+                ensure!(attached.mode == expected, "{asked:?} became {attached:?}");
+                ensure!(protection.attached(HOST.interface)? == Some(attached), "{asked:?} is not attached");
+            }
+            // Loopback has no native XDP.
+            let loopback = Interface { name: "lo".to_owned(), ..interface(Mode::Auto) };
+            let attached = protection.protect(&loopback)?;
+            ensure!(attached.mode == AttachMode::Generic, "{attached:?}");
+            ensure!(protection.release("lo")?, "no link");
+            let native = Interface { mode: Mode::Native, ..loopback };
+            let refused = protection.protect(&native).unwrap_err().to_string();
+            ensure!(refused.contains("lo") && refused.contains("auto"), "{refused}");
+            ensure!(protection.attached("lo")?.is_none(), "attached nevertheless");
+            let missing = Interface { name: "nosuch0".to_owned(), ..native };
+            let refused = protection.protect(&missing);
+            ensure!(matches!(refused, Err(ProtectError::NoInterface { .. })), "{refused:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_stranger_is_named_and_replaced_only_on_request() {
+    in_lab("stranger", |lab: &Lab| {
+        stranger::attach(lab, HOST.interface)?;
+        lab.host.enter(|| {
+            let options = options(&lab.scratch, small());
+            {
+                let dataplane = Dataplane::open(&options)?;
+                let refused = dataplane.protection()?.protect(&interface(Mode::Native));
+                match refused {
+                    Err(ProtectError::Stranger { name, id, .. }) => {
+                        ensure!(name == "stranger" && id != 0, "{name} {id}");
+                    }
+                    other => anyhow::bail!("{other:?}"),
+                }
+            }
+            let dataplane = Dataplane::open(&OpenOptions { replace: true, ..options.clone() })?;
+            let mut protection = dataplane.protection()?;
+            let attached = protection.protect(&interface(Mode::Native))?;
+            ensure!(protection.attached(HOST.interface)? == Some(attached), "not attached");
+
+            // Another instance with pins elsewhere, that holds the interface with a link.
+            let elsewhere =
+                OpenOptions { pins_directory: lab.scratch.bpffs().join("other"), replace: true, ..options };
+            let other = Dataplane::open(&elsewhere)?;
+            let attached = other.protection()?.protect(&interface(Mode::Native))?;
+            ensure!(
+                protection.attached(HOST.interface)?.is_none(),
+                "the first one still thinks it is attached"
+            );
+            ensure!(other.protection()?.attached(HOST.interface)? == Some(attached), "not attached");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn every_interface_has_its_own_counters() {
+    in_lab("counters", |lab| {
+        lab.host.ip("link add one0 type veth peer name two0")?;
+        lab.host.enter(|| {
+            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let reader = dataplane.reader()?;
+            let mut protection = dataplane.protection()?;
+            let named = |name: &str| Interface { name: name.to_owned(), ..interface(Mode::Native) };
+            let names = || -> Result<Vec<String>> {
+                Ok(reader.counts()?.into_iter().map(|counts| counts.interface).collect())
+            };
+            protection.protect(&named("one0"))?;
+            protection.protect(&named("two0"))?;
+            ensure!(names()? == ["one0", "two0"], "{:?}", names()?);
+            lab.host.ip("link set one0 up")?;
+            lab.host.ip("link set two0 up")?;
+            // Neighbour discovery of the two ends with each other.
+            let seen = || -> Result<u64> {
+                let counts = reader.counts()?;
+                let one = counts.iter().find(|counts| counts.interface == "one0").context("one0")?;
+                Ok(one.counts.iter().map(|(_, count)| count.packets).sum())
+            };
+            limiter_tests::wait::until_true(
+                "one0 counts a frame",
+                std::time::Duration::from_secs(10),
+                || Ok(seen()? > 0),
+            )?;
+            lab.host.ip("link set one0 down")?;
+            ensure!(protection.release("one0")?, "no link");
+            ensure!(names()? == ["two0"], "{:?}", names()?);
+            protection.protect(&interface(Mode::Native))?;
+            ensure!(names()? == [HOST.interface, "two0"], "the slot is not given away: {:?}", names()?);
+            Ok(())
+        })
+    });
+}
