@@ -16,6 +16,7 @@ use crate::control::client::{Client, ClientError, ImportOptions};
 use crate::control::protocol::{AddRequest, Claim, ProblemKind, RemoveRequest};
 use crate::dataplane::memory::MemoryDataplane;
 use crate::enforcer::{Now, Parameters};
+use crate::host::Lifelines;
 
 const ROOT_ONLY: Operators = Operators { group: None };
 
@@ -52,7 +53,8 @@ impl Fixture {
         };
         let tables = MemoryDataplane::new(200_000);
         let writer = Box::new(tables.clone());
-        let parameters = Parameters { writer, config, boot_id: [7; 16], clock: noon };
+        let lifelines = || Ok(Lifelines::default());
+        let parameters = Parameters { writer, config, boot_id: [7; 16], clock: noon, lifelines };
         let start = tokio::task::spawn_blocking(|| enforcer::start(parameters));
         let (enforcer, _) = start.await.unwrap().unwrap();
         let (to_daemon, daemon) = mpsc::channel(1);
