@@ -26,14 +26,15 @@ pub async fn watch(changed: mpsc::Sender<()>) {
                         () = changed.closed() => None,
                     };
                     let Some((message, _)) = message else { break };
-                    match message.payload {
+                    // An overrun: messages were lost.
+                    if matches!(
+                        message.payload,
                         NetlinkPayload::InnerMessage(
                             RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_),
-                        )
-                        // Messages were lost.
-                        | NetlinkPayload::Overrun(_)
-                        | NetlinkPayload::Error(_) => notify(&changed),
-                        _ => {}
+                        ) | NetlinkPayload::Overrun(_)
+                            | NetlinkPayload::Error(_)
+                    ) {
+                        notify(&changed);
                     }
                 }
                 connection.abort();

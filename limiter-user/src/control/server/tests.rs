@@ -34,7 +34,8 @@ struct Fixture {
     daemon: mpsc::Receiver<Request>,
     backend: Backend,
     stopping: watch::Receiver<bool>,
-    directory: tempfile::TempDir,
+    /// Goes with the fixture.
+    _directory: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -67,7 +68,7 @@ impl Fixture {
         let operators = Operators { group: Some(rustix::process::getegid().as_raw()) };
         let server = tokio::spawn(serve(socket, operators, backend.clone(), stopping.clone()));
         let client = Client::new(path);
-        Self { client, tables, enforcer, stop, server, daemon, backend, stopping, directory }
+        Self { client, tables, enforcer, stop, server, daemon, backend, stopping, _directory: directory }
     }
 
     async fn end(self) {
@@ -188,8 +189,7 @@ async fn an_import_and_its_list_stream() {
         }
         other => panic!("{other:?}"),
     }
-    let broken =
-        stream::iter([Ok(Bytes::from("192.0.2.1\n")), Err(std::io::Error::other("the disk is on fire"))]);
+    let broken = stream::iter([Ok(Bytes::from("192.0.2.1\n")), Err(io::Error::other("the disk is on fire"))]);
     match fixture.client.import(broken, &ImportOptions::default()).await {
         Err(ClientError::Input(error)) => assert_eq!(error.to_string(), "the disk is on fire"),
         other => panic!("{other:?}"),
