@@ -94,14 +94,13 @@ fn by_rustup() -> Result<Toolchain> {
 fn by_debian() -> Result<Toolchain> {
     let sysroot = PathBuf::from(toolchain::DEBIAN_SYSROOT);
     let llvm = format!("/usr/lib/llvm-{LLVM}");
-    if !toolchain::builds_core(&sysroot) || !Path::new(&llvm).join("include/llvm-c").is_dir() {
+    if !toolchain::builds_core(&sysroot)
+        || !is_recent(&sysroot)
+        || !Path::new(&llvm).join("include/llvm-c").is_dir()
+    {
         packages::install(&DEBIAN_PACKAGES)?;
     }
-    let compiler = shell::output(Command::new(sysroot.join("bin/rustc")).arg("-vV"))?;
-    let used: u32 = compiler
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next()?.parse().ok())
-        .context("rustc -vV names no LLVM version")?;
+    let used = number_after(&sysroot, "LLVM version: ", 0).context("rustc -vV names no LLVM version")?;
     if used > LLVM {
         bail!("/usr/bin/rustc uses LLVM {used}, and bpf-linker {BPF_LINKER} knows none above {LLVM}");
     }
@@ -145,6 +144,18 @@ fn with_linker(sysroot: PathBuf, adapt: impl Fn(&mut Command) -> &mut Command) -
     Ok(toolchain)
 }
 
+/// Whether the compiler is at least the pinned one; Debian's ordinary one may be years older.
+fn is_recent(sysroot: &Path) -> bool {
+    let pinned = toolchain::pinned_channel().split('.').nth(1).and_then(|minor| minor.parse().ok());
+    pinned.is_none_or(|pinned| number_after(sysroot, "release: ", 1).is_some_and(|minor| minor >= pinned))
+}
+
+/// The `part`th number of the version behind `label` in what `rustc -vV` prints.
+fn number_after(sysroot: &Path, label: &str, part: usize) -> Option<u32> {
+    let version = shell::output(Command::new(sysroot.join("bin/rustc")).arg("-vV")).ok()?;
+    version.lines().find_map(|line| line.strip_prefix(label)?.split('.').nth(part)?.parse().ok())
+}
+
 /// Whether the linker reads what the compiler writes: an empty crate, so that it takes a tenth of a second.
 fn links(toolchain: &Toolchain) -> bool {
     let try_it = || -> Result<()> {
@@ -159,7 +170,7 @@ fn links(toolchain: &Toolchain) -> bool {
         shell::output(rustc.arg(linker).arg("-o").arg(directory.join("empty.o")).arg(&source))?;
         Ok(())
     };
-    try_it().is_ok()
+    is_recent(&toolchain.sysroot) && try_it().is_ok()
 }
 
 /// Clippy for the compiler of the object.
