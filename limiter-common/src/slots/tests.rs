@@ -314,8 +314,14 @@ fn keys_tell_sources_and_policies_apart() {
     assert_eq!(keys.len(), count);
 
     assert_eq!(key("2001:db8::1", 1), key("2001:db8::ffff:2", 1), "a /64 is one source");
-    assert_ne!(key("2001:db8::1", 1), Key::new(&address("2001:db8::1"), 1, [1, 2]), "the secret counts");
-    assert_ne!(key("192.0.2.1", 1).set, Key::new(&address("192.0.2.1"), 1, [1, 2]).set);
+    // Who does not know the secret knows neither set nor cell.
+    for source in ["192.0.2.1", "2001:db8::1"] {
+        for secret in [[SECRET[0], 2], [1, SECRET[1]]] {
+            let other = Key::new(&address(source), 1, secret);
+            assert_ne!(key(source, 1).set, other.set, "{source}");
+            assert_ne!(key(source, 1).cell, other.cell, "{source}");
+        }
+    }
 }
 
 /// Who finds no slot shares with its network, and under its own policy.
@@ -338,7 +344,13 @@ fn neighbours_spread_over_the_sets() {
     let v4 = |i: u32| Address::V4((0x0a00_0000 + i).to_be_bytes());
     let v6 = |i: u32| Address::V6((0x2001_0db8_0000_0000_u128 << 64 | u128::from(i) << 64).to_be_bytes());
     let high = |i: u32| Address::V4((i << 16).to_be_bytes());
-    for (name, source) in [("v4", &v4 as &dyn Fn(u32) -> Address), ("v6", &v6), ("v4 high bits", &high)] {
+    let high6 = |i: u32| Address::V6((u128::from(i) << 96).to_be_bytes());
+    for (name, source) in [
+        ("v4", &v4 as &dyn Fn(u32) -> Address),
+        ("v6", &v6),
+        ("v4 high bits", &high),
+        ("v6 high bits", &high6),
+    ] {
         let mut counts = vec![0_u32; usize::try_from(SETS).unwrap()];
         for i in 0..SETS * PER_SET {
             let set = Key::new(&source(i), 1, SECRET).set(SETS);
