@@ -1,6 +1,6 @@
 //! The policy, in order, on one page.
 
-use crate::abi::{POLICY_ALL, POLICY_PATH_MTU};
+use crate::abi::{Limits, POLICY_ALL, POLICY_PATH_MTU};
 use crate::frame::Frame;
 use crate::nanos::{Clock, Nanos};
 use crate::packet::{Packet, Transport};
@@ -29,10 +29,39 @@ pub fn judge_ipv4<F: Frame + ?Sized>(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    // As `decide` does, but without its closure: the kernel's compiler would make a function of it.
+    match source_ipv4(frame, at, tables, clock) {
+        Ok(listing) => rest_ipv4(frame, at, listing, tables, clock),
+        Err(reason) => reason,
+    }
+}
+
+/// The first half of [`judge_ipv4`].
+///
+/// # Errors
+///
+/// The verdict, if the source settles it, or if the addresses cannot be read.
+#[inline(always)]
+pub fn source_ipv4<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Result<Listing, Reason> {
+    let (packet, _) = parse::ipv4::addresses(frame, at)?;
+    by_source(&packet, tables, clock)
+}
+
+/// The second half of [`judge_ipv4`].
+#[inline(always)]
+pub fn rest_ipv4<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    listing: Listing,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Reason {
     let judge = || {
         let (packet, header) = parse::ipv4::addresses(frame, at)?;
-        let listing = by_source(&packet, tables, clock)?;
         let transport = parse::ipv4::transport(frame, &header, tables.lengths())?;
         Ok(by_transport(&packet, listing, &transport, tables, clock))
     };
@@ -47,10 +76,39 @@ pub fn judge_ipv6<F: Frame + ?Sized>(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    // As `decide` does, but without its closure: the kernel's compiler would make a function of it.
+    match source_ipv6(frame, at, tables, clock) {
+        Ok(listing) => rest_ipv6(frame, at, listing, tables, clock),
+        Err(reason) => reason,
+    }
+}
+
+/// The first half of [`judge_ipv6`].
+///
+/// # Errors
+///
+/// The verdict, if the source settles it, or if the addresses cannot be read.
+#[inline(always)]
+pub fn source_ipv6<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Result<Listing, Reason> {
+    let (packet, _) = parse::ipv6::addresses(frame, at)?;
+    by_source(&packet, tables, clock)
+}
+
+/// The second half of [`judge_ipv6`].
+#[inline(always)]
+pub fn rest_ipv6<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    listing: Listing,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Reason {
     let judge = || {
         let (packet, header) = parse::ipv6::addresses(frame, at)?;
-        let listing = by_source(&packet, tables, clock)?;
         let transport = parse::ipv6::transport(frame, &header, tables.lengths())?;
         Ok(by_transport(&packet, listing, &transport, tables, clock))
     };
@@ -79,8 +137,8 @@ pub fn decide(
 }
 
 /// What the lists say of a source that is not blocked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Listing {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
     Allowed,
     Unlisted,
 }
@@ -161,20 +219,23 @@ fn limit(packet: &Packet, transport: &Transport, tables: &impl Tables, clock: &i
     };
     let now = clock.now();
     if transport.path_mtu {
-        return charge(packet, &limits.policies[POLICY_PATH_MTU], tables, now);
+        return charge(packet, limits, POLICY_PATH_MTU, tables, now);
     }
     if let Some(policy) = tables.service(limits, transport) {
-        let verdict = charge(packet, policy, tables, now);
+        let verdict = charge(packet, limits, policy, tables, now);
         if verdict != Reason::Passed {
             return verdict;
         }
     }
-    charge(packet, &limits.policies[POLICY_ALL], tables, now)
+    charge(packet, limits, POLICY_ALL, tables, now)
 }
 
 #[inline(always)]
-fn charge(packet: &Packet, policy: &Policy, tables: &impl Tables, now: Nanos) -> Reason {
-    if policy.packets.is_unlimited() && policy.bits.is_unlimited() {
+fn charge(packet: &Packet, limits: &Limits, policy: usize, tables: &impl Tables, now: Nanos) -> Reason {
+    let Some(Policy { packets, bits, .. }) = limits.policies.get(policy) else {
+        return Reason::Internal;
+    };
+    if packets.is_unlimited() && bits.is_unlimited() {
         return Reason::Passed;
     }
     let bytes = u32::try_from(packet.frame_len).unwrap_or(u32::MAX);
@@ -185,6 +246,3 @@ fn charge(packet: &Packet, policy: &Policy, tables: &impl Tables, now: Nanos) ->
         None => Reason::Internal,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -30,7 +30,7 @@ pub mod tables;
 pub mod testing;
 
 pub use address::Address;
-pub use decide::{decide, judge, judge_ipv4, judge_ipv6};
+pub use decide::{Listing, decide, judge};
 pub use frame::Frame;
 pub use nanos::{Clock, Nanos};
 pub use packet::{Fragment, Packet, Transport};

@@ -19,14 +19,15 @@ pub trait Tables {
     /// The limits of the interface; `None` if nothing is limited.
     fn limits(&self) -> Option<&Limits>;
 
-    /// The policy for the most specific service that the packet is for, as [`Limits::service`] has it.
+    /// Index of the policy for the most specific service that the packet is for, as [`Limits::service_index`] has it.
     #[inline(always)]
-    fn service<'a>(&self, limits: &'a Limits, transport: &Transport) -> Option<&'a Policy> {
-        limits.service(transport)
+    fn service(&self, limits: &Limits, transport: &Transport) -> Option<usize> {
+        limits.service_index(transport)
     }
 
-    /// Charges one packet of `bytes` to `source` under `policy`; `None` if the state could not be reached.
-    fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge>;
+    /// Charges one packet of `bytes` to `source` under the policy with this index; `None` if the state could not be
+    /// reached.
+    fn charge(&self, source: &Address, policy: usize, bytes: u32, now: Nanos) -> Option<Charge>;
 }
 
 impl Limits {

@@ -32,8 +32,9 @@ mod program {
     use aya_ebpf::bindings::xdp_md;
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
+    use limiter_common::decide::{judge_ipv4, rest_ipv6, source_ipv6};
     use limiter_common::parse::{Network, find_network};
-    use limiter_common::{Action, Frame, Reason, judge_ipv4, judge_ipv6};
+    use limiter_common::{Action, Frame, Listing, Reason};
 
     use crate::account;
     use crate::clock::KernelClock;
@@ -70,8 +71,7 @@ mod program {
     }
 
     /// What comes behind the link header, as functions of their own. The verifier checks a global function once, for
-    /// all its callers and for any offset, and so not again for each way to tag a frame: a part in a hundred of the
-    /// work.
+    /// all its callers and for any offset, and so not again for each way to tag a frame.
     macro_rules! network_functions {
         ($($name:ident: $frame:ident, $judge:ident;)+) => {$(
             #[unsafe(no_mangle)]
@@ -89,9 +89,41 @@ mod program {
 
     network_functions! {
         ipv4_linear: linear, judge_ipv4;
-        ipv6_linear: linear, judge_ipv6;
         ipv4_fragmented: fragmented, judge_ipv4;
-        ipv6_fragmented: fragmented, judge_ipv6;
+    }
+
+    /// The same in two halves: walking the chain of extension headers is most of the verifier's work, which must not be
+    /// done again for each outcome of the lookups before.
+    macro_rules! network_function_halves {
+        ($($name:ident: $frame:ident, $source:ident, $rest_name:ident, $rest:ident;)+) => {$(
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            extern "C" fn $name(ctx: *mut xdp_md, at: usize) -> u32 {
+                let ctx = XdpContext::new(ctx);
+                let tables = KernelTables::new();
+                let frame = XdpFrame::$frame(&ctx);
+                match $source(&frame, at & MAX_LINK_HEADER, &tables, &KernelClock) {
+                    Ok(listing) => $rest_name(ctx.ctx, at, u32::from(listing == Listing::Allowed)),
+                    Err(reason) => finish(&ctx, &frame, reason, &tables),
+                }
+            }
+
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            extern "C" fn $rest_name(ctx: *mut xdp_md, at: usize, allowed: u32) -> u32 {
+                let ctx = XdpContext::new(ctx);
+                let tables = KernelTables::new();
+                let frame = XdpFrame::$frame(&ctx);
+                let listing = if allowed == 0 { Listing::Unlisted } else { Listing::Allowed };
+                let reason = $rest(&frame, at & MAX_LINK_HEADER, listing, &tables, &KernelClock);
+                finish(&ctx, &frame, reason, &tables)
+            }
+        )+};
+    }
+
+    network_function_halves! {
+        ipv6_linear: linear, source_ipv6, ipv6_linear_rest, rest_ipv6;
+        ipv6_fragmented: fragmented, source_ipv6, ipv6_fragmented_rest, rest_ipv6;
     }
 
     /// A mask above all link headers that are looked through: Ethernet, VLAN tags, LLC, PPPoE, MPLS labels.

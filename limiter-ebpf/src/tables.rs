@@ -6,7 +6,7 @@ use core::ptr::from_ref;
 use aya_ebpf::btf_maps::lpm_trie::Key as TrieKey;
 use limiter_common::abi::{Entry, Limits};
 use limiter_common::parse::Lengths;
-use limiter_common::slots::{Charge, Key, Policy, charge};
+use limiter_common::slots::{Charge, Key, charge};
 use limiter_common::{Address, Nanos, Tables, Transport};
 
 use crate::{globals, maps};
@@ -81,29 +81,48 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn service<'a>(&self, limits: &'a Limits, transport: &Transport) -> Option<&'a Policy> {
+    fn service(&self, limits: &Limits, transport: &Transport) -> Option<usize> {
         if limits.service_count == 0 {
             return None;
         }
         let port = transport.port.map_or(NO_PORT, u32::from);
-        limits.policies.get(service_index(u32::from(transport.protocol), port) as usize)
+        match service_index(u32::from(transport.protocol), port) {
+            NO_SERVICE => None,
+            index => Some(index as usize),
+        }
     }
 
     #[inline(always)]
-    fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge> {
-        match source {
-            Address::V4(address) => charge_v4(u32::from_ne_bytes(*address), policy, bytes, now.0),
+    fn charge(&self, source: &Address, policy: usize, bytes: u32, now: Nanos) -> Option<Charge> {
+        self.remember(source);
+        let outcome = match source {
+            Address::V4(address) => charge_v4(u32::from_ne_bytes(*address), policy as u32, bytes, now.0),
             Address::V6([a, b, c, d, e, f, g, h, ..]) => {
-                charge_v6(u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), policy, bytes, now.0)
+                let prefix = u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+                charge_v6(prefix, policy as u32, bytes, now.0)
             }
+        };
+        match outcome {
+            CONFORMS => Some(Charge::Conforms),
+            OVER_PACKETS => Some(Charge::OverPackets),
+            OVER_BITS => Some(Charge::OverBits),
+            _ => None,
         }
     }
 }
 
 /// Instead of a port.
 const NO_PORT: u32 = u32::MAX;
+/// Instead of an index.
+const NO_SERVICE: u32 = u32::MAX;
 
-/// Index of the policy for a service; behind all policies if there is none.
+/// Outcomes of charging, as numbers.
+const CONFORMS: u32 = 0;
+const OVER_PACKETS: u32 = 1;
+const OVER_BITS: u32 = 2;
+const UNREACHABLE: u32 = 3;
+
+/// Index of the policy for a service, or [`NO_SERVICE`].
 ///
 /// A global function, which the verifier checks once: else it would follow the rest of the verdict for every outcome of
 /// the search.
@@ -115,30 +134,41 @@ extern "C" fn service_index(protocol: u32, port: u32) -> u32 {
     let port = (port != NO_PORT).then_some((port & 0xffff) as u16);
     let transport = Transport { protocol, port, path_mtu: false };
     let index = globals::limits().and_then(|limits| limits.service_index(&transport));
-    index.map_or(u32::MAX, |index| index as u32)
+    index.map_or(NO_SERVICE, |index| index as u32)
 }
 
-/// Not inlined, since a packet may be charged several times; takes plain words, since an address would be passed in
-/// memory.
+/// Charges a source; a global function for the same reason, and since a packet may be charged more than once.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn charge_v4(address: u32, policy: &Policy, bytes: u32, now: u64) -> Option<Charge> {
+extern "C" fn charge_v4(address: u32, policy: u32, bytes: u32, now: u64) -> u32 {
     charge_source(&Address::V4(address.to_ne_bytes()), policy, bytes, Nanos(now))
 }
 
 /// `prefix` is the /64, which is all that counts of an IPv6 source.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn charge_v6(prefix: u64, policy: &Policy, bytes: u32, now: u64) -> Option<Charge> {
+extern "C" fn charge_v6(prefix: u64, policy: u32, bytes: u32, now: u64) -> u32 {
     let [a, b, c, d, e, f, g, h] = prefix.to_ne_bytes();
     let source = Address::V6([a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0]);
     charge_source(&source, policy, bytes, Nanos(now))
 }
 
 #[inline(always)]
-fn charge_source(source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge> {
+fn charge_source(source: &Address, policy: u32, bytes: u32, now: Nanos) -> u32 {
+    let Some(policy) = globals::limits().and_then(|limits| limits.policies.get(policy as usize)) else {
+        return UNREACHABLE;
+    };
     let key = Key::new(source, policy.id, globals::secret());
-    let set = maps::SLOTS.get(key.set(globals::sets()))?;
-    let shared = maps::CELLS.get(key.cell(globals::cells()))?;
-    Some(charge(set, shared, &key, policy, bytes, now))
+    let (Some(set), Some(shared)) =
+        (maps::SLOTS.get(key.set(globals::sets())), maps::CELLS.get(key.cell(globals::cells())))
+    else {
+        return UNREACHABLE;
+    };
+    match charge(set, shared, &key, policy, bytes, now) {
+        Charge::Conforms => CONFORMS,
+        Charge::OverPackets => OVER_PACKETS,
+        Charge::OverBits => OVER_BITS,
+    }
 }
 
 /// A prefix key whose address can be used as a key, too; aligned, so that it is written word by word.

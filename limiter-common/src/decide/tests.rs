@@ -23,8 +23,9 @@ impl Tables for Fixed {
         self.limits.as_deref()
     }
 
-    fn charge(&self, _: &Address, policy: &Policy, _: u32, _: Nanos) -> Option<Charge> {
-        assert!(*policy != Policy::UNLIMITED, "what is not limited is not charged");
+    fn charge(&self, _: &Address, policy: usize, _: u32, _: Nanos) -> Option<Charge> {
+        let policy = self.limits.as_ref().unwrap().policies[policy];
+        assert!(policy != Policy::UNLIMITED, "what is not limited is not charged");
         self.charge
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::abi::{Entry, Limits};
 use crate::parse::Lengths;
-use crate::slots::{self, Cell, Charge, Key, Policy, Set};
+use crate::slots::{self, Cell, Charge, Key, Set};
 use crate::{Address, Nanos, Prefix, Tables};
 
 /// What the four list maps hold.
@@ -94,7 +94,8 @@ impl Tables for MemoryTables {
         (*self.limits != Limits::NONE).then_some(&*self.limits)
     }
 
-    fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge> {
+    fn charge(&self, source: &Address, policy: usize, bytes: u32, now: Nanos) -> Option<Charge> {
+        let policy = self.limits.policies.get(policy)?;
         let key = Key::new(source, policy.id, SECRET);
         let set = self.sets.get(usize::try_from(key.set(SETS)).ok()?)?;
         let cell = self.cells.get(usize::try_from(key.cell(CELLS)).ok()?)?;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use limiter_common::abi::{Entry, Limits};
 use limiter_common::parse::Lengths;
-use limiter_common::slots::{Charge, Policy};
+use limiter_common::slots::Charge;
 use limiter_common::{Address, Nanos, Packet, Reason, Tables, Transport, decide};
 
 use super::{Error, Lookup, Question};
@@ -104,8 +104,8 @@ impl Tables for View<'_> {
         self.limits
     }
 
-    fn charge(&self, _: &Address, policy: &Policy, _: u32, _: Nanos) -> Option<Charge> {
-        self.charged.borrow_mut().push(policy.id);
+    fn charge(&self, _: &Address, policy: usize, _: u32, _: Nanos) -> Option<Charge> {
+        self.charged.borrow_mut().push(self.limits?.policies.get(policy)?.id);
         Some(Charge::Conforms)
     }
 }

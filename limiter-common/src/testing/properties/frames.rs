@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Input;
 use crate::abi::{Entry, Limits};
 use crate::parse::{self, Header, Lengths};
-use crate::slots::{Charge, Policy};
+use crate::slots::Charge;
 use crate::testing::frames::{DESTINATION_V4, DESTINATION_V6, SOURCE_V4, SOURCE_V6};
 use crate::testing::framings::framings;
 use crate::{Action, Address, Nanos, Packet, Reason, Tables, Transport, judge};
@@ -29,7 +29,7 @@ impl Tables for Same {
         None
     }
 
-    fn charge(&self, _: &Address, _: &Policy, _: u32, _: Nanos) -> Option<Charge> {
+    fn charge(&self, _: &Address, _: usize, _: u32, _: Nanos) -> Option<Charge> {
         None
     }
 }
