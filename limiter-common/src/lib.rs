@@ -7,9 +7,9 @@
 //! Frame ─parse─► Packet ─decide(transport, Tables, Clock)─► Reason ─► Action
 //! ```
 //!
-//! The modules, in reading order: [`mod@frame`] gives bounded reads of bytes; [`mod@parse`] finds the IP header and what
-//! lies behind it; [`packet`] is what was found; [`mod@decide`] is the policy; [`tables`] are the questions it asks;
-//! [`gcra`] and [`slots`] are the rate limit; [`reason`] is every outcome; [`abi`] is the layout of the BPF maps.
+//! The modules, in reading order: [`mod@frame`] gives bounded reads of bytes; [`mod@parse`] finds the IP header and
+//! what lies behind it; [`packet`] is what was found; [`mod@decide`] is the policy; [`tables`] are the questions it
+//! asks; [`gcra`] and [`slots`] are the rate limit; [`reason`] is every outcome; [`abi`] is the layout of the BPF maps.
 
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 #![forbid(unsafe_code)]
