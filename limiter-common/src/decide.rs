@@ -246,3 +246,6 @@ fn charge(packet: &Packet, limits: &Limits, policy: usize, tables: &impl Tables,
         None => Reason::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests;
