@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{dist, ebpf, fuzz, setup, shell, test, workspace};
 
@@ -11,8 +11,15 @@ const FUZZ_SECONDS: u32 = 20;
 
 type Step = fn() -> Result<()>;
 
-/// Runs every step; the first that fails ends it.
-pub(crate) fn ci() -> Result<()> {
+/// Options of `cargo xtask ci`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Run only the steps with this in their names, such as clippy
+    step: Option<String>,
+}
+
+/// Runs the steps; the first that fails ends it.
+pub(crate) fn ci(arguments: &Arguments) -> Result<()> {
     let steps: [(&str, Step); 8] = [
         ("formatting", formatting),
         ("clippy, host", clippy_host),
@@ -24,6 +31,11 @@ pub(crate) fn ci() -> Result<()> {
         ("distribution", dist::dist),
     ];
     let start = Instant::now();
+    let wanted = arguments.step.as_deref().unwrap_or_default();
+    let steps: Vec<_> = steps.into_iter().filter(|(name, _)| name.contains(wanted)).collect();
+    if steps.is_empty() {
+        bail!("ci has no step with {wanted} in its name");
+    }
     for (name, step) in steps {
         eprintln!("ci: {name}");
         let begin = Instant::now();

@@ -37,7 +37,8 @@ Examples:
   cargo xtask run -- --interface eth0        protect eth0 until stopped (as root)
   cargo xtask fuzz parse --seconds 600       look for frames that break the parser
   cargo xtask ebpf report                    what the verifier says about each program
-  cargo xtask ci                             what CI runs, in the same order";
+  cargo xtask ci                             what CI runs, in the same order
+  cargo xtask ci clippy                      of that, the steps with `clippy` in their names";
 
 #[derive(Subcommand)]
 enum Command {
@@ -57,7 +58,7 @@ enum Command {
     #[command(subcommand)]
     Ebpf(ebpf::Command),
     /// Run what CI runs, in the same order
-    Ci,
+    Ci(ci::Arguments),
     /// Make shell completions, man pages and a tarball in target/dist
     Dist,
 }
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::test(&arguments),
         Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Command::Ebpf(command) => ebpf::ebpf(&command),
-        Command::Ci => ci::ci(),
+        Command::Ci(arguments) => ci::ci(&arguments),
         Command::Dist => dist::dist(),
     };
     match done {
