@@ -91,9 +91,9 @@ impl<const FRAGMENTED: bool> XdpFrame<'_, FRAGMENTED> {
     #[inline(always)]
     fn read_across<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         let mut bytes = [0; N];
-        let at = u32::try_from(at).ok()?;
+        let (at, len) = (u32::try_from(at).ok()?, u32::try_from(N).ok()?);
         // SAFETY: `bytes` has room for N bytes; the helper checks `at` against the frame.
-        let status = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, bytes.as_mut_ptr().cast(), N as u32) };
+        let status = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, bytes.as_mut_ptr().cast(), len) };
         (status == 0).then_some(bytes)
     }
 }
@@ -103,6 +103,7 @@ impl<const FRAGMENTED: bool> XdpFrame<'_, FRAGMENTED> {
 /// The verifier accepts a load only through the very pointer whose bounds were compared. Left alone, LLVM computes a
 /// second one for the load whenever the offset is variable.
 #[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "computes with the pointer, and does not follow it")]
 fn pointer_at(data: *const u8, at: usize) -> *const u8 {
     if core::intrinsics::is_val_statically_known(at) {
         return data.wrapping_add(at);

@@ -73,6 +73,7 @@ pub(crate) fn log_drops() -> bool {
 
 /// The limits; `None` if nothing is limited.
 #[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "copies the pointer, and does not follow it")]
 pub(crate) fn limits() -> Option<&'static Limits> {
     if setting!(limited) == 0 {
         return None;

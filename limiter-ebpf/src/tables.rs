@@ -52,17 +52,19 @@ impl Tables for KernelTables {
         // Keys are copied to words first: a helper that gets the address of a part of the packet's description would keep
         // all of it in memory, byte by byte.
         //
-        // SAFETY of the lookups: entries are copied at once. An update at the same time leaves the old deadlines, the
-        // new ones, or one of each; all were asked for a moment apart.
+        // Entries are copied at once. An update at the same time leaves the old deadlines, the new ones, or one of each;
+        // all were asked for a moment apart.
         match source {
             Address::V4(address) => {
                 let key = PrefixWords { len: 32, address: [u32::from_ne_bytes(*address)] };
+                // SAFETY: nothing refers to the entry behind the copy.
                 let host = unsafe { maps::ADDRESSES_V4.get(key.address_bytes()) }.copied();
                 let prefix = maps::PREFIXES_V4.get(key.bytes()).map(from_words);
                 host.unwrap_or(Entry::NONE).union(prefix.unwrap_or(Entry::NONE))
             }
             Address::V6(address) => {
                 let key = PrefixWords { len: 128, address: words(address) };
+                // SAFETY: as above.
                 let host = unsafe { maps::ADDRESSES_V6.get(key.address_bytes()) }.copied();
                 let prefix = maps::PREFIXES_V6.get(key.bytes()).copied();
                 host.unwrap_or(Entry::NONE).union(prefix.unwrap_or(Entry::NONE))
@@ -95,11 +97,12 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn charge(&self, source: &Address, policy: usize, bytes: u32, now: Nanos) -> Option<Charge> {
         self.remember(source);
+        let policy = u32::try_from(policy).ok()?;
         let outcome = match source {
-            Address::V4(address) => charge_v4(u32::from_ne_bytes(*address), policy as u32, bytes, now.0),
+            Address::V4(address) => charge_v4(u32::from_ne_bytes(*address), policy, bytes, now.0),
             Address::V6([a, b, c, d, e, f, g, h, ..]) => {
                 let prefix = u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-                charge_v6(prefix, policy as u32, bytes, now.0)
+                charge_v6(prefix, policy, bytes, now.0)
             }
         };
         match outcome {
@@ -134,7 +137,7 @@ extern "C" fn service_index(protocol: u32, port: u32) -> u32 {
     let port = (port != NO_PORT).then_some((port & 0xffff) as u16);
     let transport = Transport { protocol, port, path_mtu: false };
     let index = globals::limits().and_then(|limits| limits.service_index(&transport));
-    index.map_or(NO_SERVICE, |index| index as u32)
+    index.and_then(|index| u32::try_from(index).ok()).unwrap_or(NO_SERVICE)
 }
 
 /// Charges a source; a global function for the same reason, and since a packet may be charged more than once.
@@ -207,8 +210,8 @@ fn words([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &[u8; 16]) -> [u32; 4
 #[inline(always)]
 fn from_words([block0, block1, allow0, allow1]: &maps::EntryWords) -> Entry {
     let word = |first: u32, second: u32| {
-        let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+        let (low, high) = if cfg!(target_endian = "little") { (first, second) } else { (second, first) };
+        u64::from(low) | u64::from(high) << 32
     };
     Entry { block_until: word(*block0, *block1), allow_until: word(*allow0, *allow1) }
 }
