@@ -150,7 +150,7 @@ pub struct Summary {
     pub durable: bool,
 }
 
-/// Why a request was not fulfilled. Nothing was changed.
+/// Why a request was not fulfilled. Nothing was changed, unless it says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// It cannot be understood; one line for each thing that is wrong, at most 100.
@@ -159,7 +159,8 @@ pub enum Error {
     Guarded { detail: String, items: Vec<String> },
     /// A kernel table has no room.
     Full(String),
-    /// The store cannot be written, so the request was not applied.
+    /// The store cannot be written. What lets somebody through (a block removed, an allow added) is in force all the
+    /// same, and stored as soon as that is possible; nothing else was changed.
     NotDurable(String),
     /// The kernel refused, or the enforcer is gone.
     Failed(String),

@@ -10,7 +10,7 @@ mod record;
 use std::path::{Path, PathBuf};
 
 use limiter_common::{Nanos, Prefix};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::blocklist::{Owner, Terms};
 use crate::config::Action;
@@ -63,6 +63,8 @@ pub struct Store {
     path: PathBuf,
     boot_id: [u8; 16],
     state: Result<Database, String>,
+    /// See [`Store::owe`].
+    owed: Vec<Write>,
 }
 
 impl Store {
@@ -93,7 +95,7 @@ impl Store {
                 start_anew(&path, &why, boot_id, now, &mut warnings)
             }
         };
-        Opened { store: Self { path, boot_id, state }, records, lost, warnings }
+        Opened { store: Self { path, boot_id, state, owed: Vec::new() }, records, lost, warnings }
     }
 
     /// Why nothing can be stored now.
@@ -108,9 +110,45 @@ impl Store {
     ///
     /// If the disk refused.
     pub fn commit(&mut self, writes: &[Write], now: Now) -> Result<(), NotStored> {
-        if writes.is_empty() {
+        self.write(writes, now, Durability::Immediate)
+    }
+
+    /// Makes all `writes`, or none, without waiting for the disk: they become durable with the next
+    /// [`Self::commit`].
+    ///
+    /// # Errors
+    ///
+    /// If the disk refused.
+    pub fn commit_later(&mut self, writes: &[Write], now: Now) -> Result<(), NotStored> {
+        self.write(writes, now, Durability::None)
+    }
+
+    /// Remembers `writes` that were refused but must not be forgotten: the next commit makes them too.
+    pub fn owe(&mut self, writes: Vec<Write>) {
+        self.owed.extend(writes);
+    }
+
+    /// Makes what is owed, and opens the store again if it is unusable.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refused.
+    pub fn settle(&mut self, now: Now) -> Result<(), NotStored> {
+        if self.state.is_ok() {
+            self.commit(&[], now)
+        } else {
+            self.write_all(&[], now, Durability::Immediate)
+        }
+    }
+
+    fn write(&mut self, writes: &[Write], now: Now, durability: Durability) -> Result<(), NotStored> {
+        if writes.is_empty() && self.owed.is_empty() {
             return Ok(());
         }
+        self.write_all(writes, now, durability)
+    }
+
+    fn write_all(&mut self, writes: &[Write], now: Now, durability: Durability) -> Result<(), NotStored> {
         let refused = |path: &Path, why: &str| NotStored(format!("{}: {why}", path.display()));
         if self.state.is_err() {
             match open_file(&self.path, self.boot_id, now) {
@@ -123,8 +161,10 @@ impl Store {
             Err(why) => return Err(refused(&self.path, why)),
         };
         let boot = Boot { id: self.boot_id, wall: record::wall_nanos(now), boot: now.boot };
-        let mut encoded: Vec<(Vec<u8>, Option<Vec<u8>>)> = writes
+        let mut encoded: Vec<(Vec<u8>, Option<Vec<u8>>)> = self
+            .owed
             .iter()
+            .chain(writes)
             .map(|write| match write {
                 Write::Put(claim) => {
                     let key = record::key(claim.prefix, claim.action, &claim.owner);
@@ -136,8 +176,11 @@ impl Store {
             .collect();
         // Neighbours share pages. Stable: of two writes to one key the later one counts.
         encoded.sort_by(|(a, _), (b, _)| a.cmp(b));
-        match guarded(|| write(database, &encoded)) {
-            Ok(()) => Ok(()),
+        match guarded(|| write(database, &encoded, durability)) {
+            Ok(()) => {
+                self.owed.clear();
+                Ok(())
+            }
             Err(why) => {
                 let refusal = refused(&self.path, &why);
                 // After an error the library refuses everything until the file is opened again.
@@ -148,8 +191,13 @@ impl Store {
     }
 }
 
-fn write(database: &Database, encoded: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
+fn write(
+    database: &Database,
+    encoded: &[(Vec<u8>, Option<Vec<u8>>)],
+    durability: Durability,
+) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(durability)?;
     {
         let mut table = transaction.open_table(CLAIMS)?;
         for (key, value) in encoded {
@@ -285,7 +333,7 @@ fn start_anew(
         aside.display(),
         saved.len()
     ));
-    let mut store = Store { path: path.to_owned(), boot_id, state: Err(String::new()) };
+    let mut store = Store { path: path.to_owned(), boot_id, state: Err(String::new()), owed: Vec::new() };
     let writes: Vec<Write> = saved.iter().cloned().map(Write::Put).collect();
     if let Err(NotStored(why)) = store.commit(&writes, now) {
         warnings.push(format!("the claims that were read are in force but not stored: {why}"));

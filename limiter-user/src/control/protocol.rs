@@ -218,7 +218,8 @@ pub enum ProblemKind {
     Guarded,
     /// A kernel table is full.
     Full,
-    /// The state cannot be written, so nothing was changed.
+    /// The state cannot be written. Nothing was changed, unless it lets somebody through (a block removed, an allow
+    /// added): that is in force, but a restart would undo it.
     NotDurable,
     Failed,
 }

@@ -307,19 +307,29 @@ async fn configured_capacities_are_kept() {
 async fn without_a_state_directory_it_enforces_and_refuses() {
     let setup = Setup::new();
     std::fs::write(setup.path("state"), "not a directory").unwrap();
-    setup.kernel.clone().apply(&[block("192.0.2.1")]).unwrap();
+    setup.kernel.clone().apply(&[block("192.0.2.1"), block("192.0.2.3")]).unwrap();
     let handle = setup.start();
     let error = handle.add(Action::Block, asked(&["192.0.2.7"]), UID).await.unwrap_err();
     assert!(matches!(error, Error::NotDurable(_)), "{error:?}");
-    assert_eq!(setup.lists(), ["192.0.2.1 b"]);
+    assert_eq!(setup.lists(), ["192.0.2.1 b", "192.0.2.3 b"]);
+    // Nobody is locked out for it.
+    let error = handle.add(Action::Allow, asked(&["192.0.2.1"]), UID).await.unwrap_err();
+    assert!(matches!(&error, Error::NotDurable(text) if text.starts_with("in force")), "{error:?}");
+    let error = handle.remove(Action::Block, gone(&["192.0.2.3"]), UID).await.unwrap_err();
+    assert!(matches!(error, Error::NotDurable(_)), "{error:?}");
+    assert_eq!(setup.lists(), ["192.0.2.1 b a"]);
     let summary = handle.summary().borrow().clone();
     assert!(!summary.durable);
     assert!(summary.warnings[0].contains("cannot be written"), "{:?}", summary.warnings);
     // It comes back without a restart.
     std::fs::remove_file(setup.path("state")).unwrap();
     handle.add(Action::Block, asked(&["192.0.2.7"]), UID).await.unwrap();
-    until(&handle, "durable", |summary| summary.durable).await;
-    assert_eq!(setup.lists(), ["192.0.2.1 b", "192.0.2.7 b"]);
+    assert!(handle.summary().borrow().durable);
+    // And what was done in the meantime is stored with it.
+    handle.shutdown().await;
+    let fresh = Setup { kernel: MemoryDataplane::new(100), ..setup };
+    fresh.start();
+    assert_eq!(fresh.lists(), ["192.0.2.1 b a", "192.0.2.7 b"]);
 }
 
 fn block(prefix: &str) -> Change {

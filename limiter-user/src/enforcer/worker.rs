@@ -16,7 +16,7 @@ use super::{
     render,
 };
 use crate::admission::{self, Admitted, Guards};
-use crate::blocklist::{Blocklist, Claim, Edit, Key, Owner, OwnerId, Terms, reason};
+use crate::blocklist::{Blocklist, Claim, Edit, Key, Outcome, Owner, OwnerId, Terms, reason};
 use crate::config::lists::Parsed;
 use crate::config::{Action, Config};
 use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest, RemoveResponse};
@@ -200,9 +200,10 @@ impl Worker {
                 "{} entries were recovered from the kernel as the operator's",
                 recovered.len()
             ));
-            let writes: Vec<Write> = recovered.iter().filter_map(|edit| self.write_of(edit)).collect();
+            let writes = self.writes_of(&recovered);
             if let Err(NotStored(why)) = self.store.commit(&writes, now) {
-                self.warn(format!("what was recovered from the kernel is not stored: {why}"));
+                self.warn(format!("what was recovered from the kernel is not stored yet: {why}"));
+                self.store.owe(writes);
             }
             self.list.apply(recovered);
         }
@@ -253,6 +254,7 @@ impl Worker {
             let alive = if self.work.is_some() || !self.waiting.is_empty() {
                 self.turn(commands)
             } else if self.stopping.is_some() {
+                self.settle();
                 return self.stopping;
             } else {
                 match commands.recv_timeout(self.idle()) {
@@ -260,7 +262,10 @@ impl Worker {
                         self.serve(command);
                         true
                     }
-                    Err(RecvTimeoutError::Timeout) => true,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.settle();
+                        true
+                    }
                     Err(RecvTimeoutError::Disconnected) => false,
                 }
             };
@@ -270,6 +275,13 @@ impl Worker {
             if !alive && self.work.is_none() && self.waiting.is_empty() {
                 return None;
             }
+        }
+    }
+
+    /// Tries again what could not be stored.
+    fn settle(&mut self) {
+        if let Err(NotStored(why)) = self.store.settle((self.clock)()) {
+            tracing::debug!("the state cannot be written: {why}");
         }
     }
 
@@ -334,7 +346,10 @@ impl Worker {
         let (edits, response) = self.edits(&admitted, &options, caller);
         lists::room(&self.list, self.config.capacity, &edits).map_err(Error::Full)?;
         self.touch(&edits);
-        self.make(edits)?;
+        match action {
+            Action::Block => self.make(edits)?,
+            Action::Allow => self.make_at_any_rate(edits)?,
+        }
         Ok(response)
     }
 
@@ -448,14 +463,50 @@ impl Worker {
         Ok([first, second].iter().flat_map(|edits| edits.chunks(PART)).map(<[Edit]>::to_vec).collect())
     }
 
-    /// Makes edits durable, then makes them in the kernel; all or none. Returns what takes them back.
-    fn make(&mut self, edits: Vec<Edit>) -> Result<Vec<Edit>, Error> {
-        let writes: Vec<Write> = edits.iter().filter_map(|edit| self.write_of(edit)).collect();
+    /// Makes edits durable, then makes them in the kernel; all or none.
+    fn make(&mut self, edits: Vec<Edit>) -> Result<(), Error> {
+        let writes = self.writes_of(&edits);
         let outcome = self.list.apply(edits);
         if let Err(NotStored(why)) = self.store.commit(&writes, (self.clock)()) {
-            self.list.apply(outcome.undo);
-            return Err(Error::NotDurable(format!("nothing was changed, since it could not be kept: {why}")));
+            return Err(self.give_up(outcome.undo, &why));
         }
+        self.install(outcome).map(|_| ())
+    }
+
+    /// The same for edits that let somebody through: where nothing can be stored any more, nobody shall be locked out
+    /// for it. They are in force then, but the answer is an error all the same.
+    fn make_at_any_rate(&mut self, edits: Vec<Edit>) -> Result<(), Error> {
+        let writes = self.writes_of(&edits);
+        let outcome = self.list.apply(edits);
+        let stored = self.store.commit(&writes, (self.clock)());
+        self.install(outcome)?;
+        stored.map_err(|NotStored(why)| {
+            self.store.owe(writes);
+            Error::NotDurable(format!(
+                "in force, but a restart would undo it until the state can be written: {why}"
+            ))
+        })
+    }
+
+    /// Makes a part of a long request. The answer comes after the last part, and so does the wait for the disk.
+    fn make_part(&mut self, edits: Vec<Edit>, last: bool) -> Result<Vec<Edit>, Error> {
+        let writes = self.writes_of(&edits);
+        let outcome = self.list.apply(edits);
+        let commit = if last { Store::commit } else { Store::commit_later };
+        if let Err(NotStored(why)) = commit(&mut self.store, &writes, (self.clock)()) {
+            return Err(self.give_up(outcome.undo, &why));
+        }
+        self.install(outcome)
+    }
+
+    /// Takes edits back that the kernel has not seen.
+    fn give_up(&mut self, undo: Vec<Edit>, why: &str) -> Error {
+        self.list.apply(undo);
+        Error::NotDurable(format!("nothing was changed, since it could not be kept: {why}"))
+    }
+
+    /// Makes the changes of an outcome in the kernel, or takes it back. Returns what takes it back later.
+    fn install(&mut self, outcome: Outcome) -> Result<Vec<Edit>, Error> {
         if let Err(error) = self.writer.apply(&outcome.changes) {
             self.take_back(outcome.undo);
             return Err(match error {
@@ -468,15 +519,18 @@ impl Worker {
 
     /// Takes edits back that were made only in part.
     fn take_back(&mut self, undo: Vec<Edit>) {
-        let writes: Vec<Write> = undo.iter().filter_map(|edit| self.write_of(edit)).collect();
+        let writes = self.writes_of(&undo);
         let changes = self.list.apply(undo).changes;
         if let Err(error) = self.writer.apply(&changes) {
             tracing::error!("taking back a failed request: {error}");
         }
-        if let Err(NotStored(why)) = self.store.commit(&writes, (self.clock)()) {
-            let warning = "a request that failed is still stored, and would be in force after a restart";
-            self.warn(format!("{warning}: {why}"));
+        if self.store.commit(&writes, (self.clock)()).is_err() {
+            self.store.owe(writes);
         }
+    }
+
+    fn writes_of(&self, edits: &[Edit]) -> Vec<Write> {
+        edits.iter().filter_map(|edit| self.write_of(edit)).collect()
     }
 
     /// What the store has to know of an edit: lists are in their files.
@@ -509,7 +563,10 @@ impl Worker {
             }
         }
         self.touch(&edits);
-        self.make(edits)?;
+        match action {
+            Action::Block => self.make_at_any_rate(edits)?,
+            Action::Allow => self.make(edits)?,
+        }
         for prefix in prefixes {
             let others = self
                 .list
@@ -572,7 +629,7 @@ impl Worker {
             return;
         };
         let part = work.parts.pop_front().unwrap_or_default();
-        match self.make(part) {
+        match self.make_part(part, work.parts.is_empty()) {
             Ok(undo) => {
                 work.undo.extend(undo);
                 if work.parts.is_empty() {
@@ -684,7 +741,7 @@ impl Worker {
         if let Err(error) = self.writer.apply(&outcome.changes) {
             tracing::warn!("taking out expired entries: {error}");
         }
-        if let Err(NotStored(why)) = self.store.commit(&writes, now) {
+        if let Err(NotStored(why)) = self.store.commit_later(&writes, now) {
             tracing::warn!("taking out expired entries: {why}");
         }
     }

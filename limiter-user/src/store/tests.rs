@@ -64,6 +64,26 @@ fn what_was_committed_is_there_again() {
     assert_eq!(found[4], changed);
 }
 
+#[test]
+fn what_was_committed_later_is_durable_with_the_next_commit() {
+    let (directory, _) = stored(&[record(1)]);
+    let mut opened = Store::open(directory.path(), BOOT, now());
+    let path = directory.path().join("claims.redb");
+    let crashed = |store: &Store| {
+        // What a power cut would leave: the file as it is, while the library holds it open.
+        assert_eq!(store.problem(), None);
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::copy(&path, elsewhere.path().join("claims.redb")).unwrap();
+        let found = Store::open(elsewhere.path(), BOOT, now());
+        assert!(!found.lost, "{:?}", found.warnings);
+        found.records.len()
+    };
+    opened.store.commit_later(&puts(&[record(2)]), now()).unwrap();
+    assert_eq!(crashed(&opened.store), 1);
+    opened.store.commit(&puts(&[record(3)]), now()).unwrap();
+    assert_eq!(crashed(&opened.store), 3);
+}
+
 /// The file is `bytes`: the store opens, holds nothing but what was stored, and takes more.
 #[track_caller]
 fn check_damaged(what: &str, bytes: &[u8], records: &HashSet<String>) -> usize {
@@ -192,7 +212,7 @@ fn records_of_a_newer_version_are_kept_and_told() {
     let (directory, _) = stored(&[record(1)]);
     let path = directory.path().join("claims.redb");
     let database = Database::open(&path).unwrap();
-    write(&database, &[(b"\x09future".to_vec(), Some(b"whatever".to_vec()))]).unwrap();
+    write(&database, &[(b"\x09future".to_vec(), Some(b"whatever".to_vec()))], Durability::Immediate).unwrap();
     drop(database);
     for _ in 0..2 {
         let opened = Store::open(directory.path(), BOOT, now());
