@@ -26,9 +26,10 @@ pub(crate) fn ci(arguments: &Arguments) -> Result<()> {
         ("clippy, eBPF for the host", clippy_stub),
         ("clippy, eBPF for the kernel", clippy_kernel),
         ("documentation", documentation),
-        ("tests", || test::test(&test::Arguments::default())),
         ("fuzzing", || fuzz::all(FUZZ_SECONDS)),
         ("distribution", dist::dist),
+        // Last, so that the run ends with what was tested and what was skipped.
+        ("tests", || test::test(&test::Arguments::default())),
     ];
     let start = Instant::now();
     let wanted = arguments.step.as_deref().unwrap_or_default();
