@@ -16,7 +16,7 @@ pub struct Change {
     pub entry: Entry,
 }
 
-/// Why changes were not made. What came before the failing change is in force.
+/// Why changes were not made. What came before the failing change is in force; of what came after it, some may be.
 #[derive(Debug)]
 pub enum ApplyError {
     /// A table has no room: nothing was evicted, the entry is not in force.

@@ -161,6 +161,26 @@ fn what_an_earlier_run_left_is_adopted() {
 }
 
 #[test]
+fn a_renamed_interface_keeps_its_link() {
+    in_lab("rename", |lab| {
+        lab.host.enter(|| {
+            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let mut protection = dataplane.protection()?;
+            let first = protection.protect(&interface(Mode::Native))?;
+            lab.host.ip(&format!("link set {} down", HOST.interface))?;
+            lab.host.ip(&format!("link set {} name lan0.7", HOST.interface))?;
+            let renamed = Interface { name: "lan0.7".to_owned(), ..interface(Mode::Native) };
+            let second = protection.protect(&renamed)?;
+            ensure!(second.ifindex == first.ifindex && second.program_id != first.program_id, "{second:?}");
+            ensure!(protection.linked()? == ["lan0.7"], "{:?}", protection.linked()?);
+            ensure!(protection.attached("lan0.7")? == Some(second), "not attached");
+            ensure!(protection.attached(HOST.interface)?.is_none(), "the old name is still attached");
+            Ok(())
+        })
+    });
+}
+
+#[test]
 fn tables_of_another_size_are_rebuilt_while_the_old_ones_enforce() {
     in_lab("resize", |lab| {
         lab.host.enter(|| {

@@ -175,9 +175,11 @@ impl Protection {
         self.log.clone()
     }
 
-    /// Our link that holds a program on the interface; pins of links that hold nothing any more are removed.
+    /// Our link that holds a program on the interface: under its name, or under the one it had before it was renamed.
     fn live(&self, name: &str, ifindex: u32, running: &[Running]) -> anyhow::Result<Option<Live>> {
-        for path in self.pins.links_of(name)? {
+        let mut paths = self.pins.links_of(name)?;
+        paths.extend(self.pins.links_of_others(name)?);
+        for path in paths {
             let link = bpf::get(&path).with_context(|| format!("cannot open {}", path.display()))?;
             let info =
                 bpf::link_info(link.as_fd()).with_context(|| format!("{} is no link", path.display()))?;
@@ -203,6 +205,10 @@ impl Protection {
             .context("the kernel refused to replace the program")?;
         let path = self.pins.link_path(&interface.name);
         if live.path != path {
+            if path.exists() {
+                // Of an interface that is gone: this one has its name now.
+                pins::remove_link(&path)?;
+            }
             self.pin(&live.link, &path)?;
             fs::remove_file(&live.path).with_context(|| format!("cannot remove {}", live.path.display()))?;
         }

@@ -154,6 +154,16 @@ impl Pins {
         Ok(paths)
     }
 
+    /// Pinned links of all interfaces but this one.
+    pub(super) fn links_of_others(&self, interface: &str) -> anyhow::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for set in sets(&self.base)? {
+            paths.extend(links(&set)?);
+        }
+        paths.retain(|path| interface_of(path).is_none_or(|other| other != interface));
+        Ok(paths)
+    }
+
     /// Interfaces with a pinned link of any version.
     pub(super) fn linked(&self) -> anyhow::Result<Vec<String>> {
         linked(&self.base)
