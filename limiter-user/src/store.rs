@@ -15,6 +15,7 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 use crate::blocklist::{Owner, Terms};
 use crate::config::Action;
 use crate::enforcer::Now;
+use file::{OpenError, guarded};
 use record::{Boot, Expiry};
 
 /// Bytes of keys to records. The version of both formats is in the name.
@@ -79,7 +80,7 @@ impl Store {
                 lost |= contents.note(&path, &mut warnings);
                 (Ok(database), contents.records)
             }
-            Err(file::OpenError::Unusable(why)) => {
+            Err(OpenError::Unusable(why)) => {
                 let records = read_only(&path, boot_id, now).unwrap_or_else(|| {
                     lost = true;
                     Vec::new()
@@ -90,7 +91,7 @@ impl Store {
                 ));
                 (Err(why), records)
             }
-            Err(file::OpenError::Corrupt(why)) => {
+            Err(OpenError::Corrupt(why)) => {
                 lost = true;
                 start_anew(&path, &why, boot_id, now, &mut warnings)
             }
@@ -181,7 +182,8 @@ impl Store {
                 self.owed.clear();
                 Ok(())
             }
-            Err(why) => {
+            Err(error) => {
+                let why = error.to_string();
                 let refusal = refused(&self.path, &why);
                 // After an error the library refuses everything until the file is opened again.
                 self.state = Err(why);
@@ -231,17 +233,13 @@ impl Contents {
     }
 }
 
-fn open_file(path: &Path, boot_id: [u8; 16], now: Now) -> Result<(Database, Contents), file::OpenError> {
+fn open_file(path: &Path, boot_id: [u8; 16], now: Now) -> Result<(Database, Contents), OpenError> {
     let (database, new) = file::open(path)?;
     let contents = guarded(|| {
         let boot = first_start(&database, boot_id, now)?;
         Ok(Contents { new, ..read(&database, boot)? })
     });
-    match contents {
-        Ok(contents) => Ok((database, contents)),
-        Err(why) if file::is_writable(path) => Err(file::OpenError::Corrupt(why)),
-        Err(why) => Err(file::OpenError::Unusable(why)),
-    }
+    Ok((database, contents?))
 }
 
 /// The clocks at the first start in this boot. All starts in one boot go by these, so that a wall clock that is set
@@ -368,15 +366,6 @@ fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Vec<Record> {
     }
     let contents = contents.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     contents.records
-}
-
-/// Runs the library, which panics at some damage that it does not expect.
-fn guarded<T>(run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the database library gave up".to_owned()),
-    }
 }
 
 #[cfg(test)]

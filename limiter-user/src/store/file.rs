@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, StorageError};
+use redb::Database;
 
-use super::{CACHE, guarded};
+use super::CACHE;
 
 /// Damaged files that are kept. The last one is replaced when there are more, since the first is the most telling.
 const KEPT: usize = 5;
@@ -42,17 +42,18 @@ pub(super) fn open(path: &Path) -> Result<(Database, bool), OpenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
         Err(error) => return Err(unusable(error)),
     };
-    let mut failure = None;
     let opened = guarded(|| {
         let mut builder = redb::Builder::new();
-        builder.set_cache_size(CACHE).set_check_integrity_on_open(true).create(path).map_err(|error| {
-            failure = Some(classified(&error));
-            redb::Error::from(error)
-        })
+        Ok(builder.set_cache_size(CACHE).set_check_integrity_on_open(true).create(path)?)
     });
-    match opened {
-        Ok(database) => Ok((database, new)),
-        Err(why) => Err(failure.unwrap_or(OpenError::Corrupt(why))),
+    opened.map(|database| (database, new))
+}
+
+/// Runs the library, which panics at some damage that it does not expect.
+pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, OpenError> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| classified(&error)),
+        Err(_) => Err(OpenError::Corrupt("the database library gave up".to_owned())),
     }
 }
 
@@ -60,18 +61,19 @@ pub(super) fn open(path: &Path) -> Result<(Database, bool), OpenError> {
     clippy::wildcard_enum_match_arm,
     reason = "whatever else the library finds wrong is wrong with the file"
 )]
-fn classified(error: &DatabaseError) -> OpenError {
+fn classified(error: &redb::Error) -> OpenError {
     let text = error.to_string();
     match error {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
             OpenError::Unusable(format!("another process uses it: {text}"))
         }
         // Reading past the end or a wrong magic number comes as an error of this kind.
-        DatabaseError::Storage(StorageError::Io(error))
-            if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        redb::Error::Io(error)
+            if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
         {
-            OpenError::Unusable(text)
+            OpenError::Corrupt(text)
         }
+        redb::Error::Io(_) | redb::Error::PreviousIo => OpenError::Unusable(text),
         _ => OpenError::Corrupt(text),
     }
 }
@@ -81,14 +83,6 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
 
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-/// Whether the disk would take a write to the file.
-pub(super) fn is_writable(path: &Path) -> bool {
-    let Ok(file) = fs::OpenOptions::new().write(true).open(path) else {
-        return false;
-    };
-    rustix::fs::fstatvfs(&file).is_ok_and(|disk| disk.f_bavail > 0)
 }
 
 /// Renames a damaged file; returns its new path.
