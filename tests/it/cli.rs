@@ -364,6 +364,46 @@ fn a_long_list_streams() {
     });
 }
 
+/// Nothing is pushed out for something new, and nothing is done by half.
+#[test]
+fn a_full_table_refuses() {
+    in_lab("full", |lab| {
+        let room = |entries: u32| Config {
+            tables: format!("[capacity]\naddresses_v4 = {entries}\n"),
+            ..Config::default()
+        };
+        let mut daemon = Daemon::start(lab, &room(100))?;
+        let cli = &daemon.cli;
+        let addresses: Vec<_> = (0..150).map(|number| format!("100.64.0.{number}")).collect();
+        check(cli, &format!("block add {}", addresses[..90].join(" ")), 0)?;
+        let refused = check(cli, &format!("block add {}", addresses[90..].join(" ")), 1)?;
+        println!("{}", refused.stderr.trim());
+        ensure!(refused.stderr.contains("addresses_v4") && refused.stderr.contains("100"), "{refused:?}");
+        let listed = cli.ok("block list --json")?;
+        ensure!(listed.lines().count() == 90, "{} blocks after a refusal", listed.lines().count());
+        check(cli, "block test 100.64.0.0", 0)?;
+        check(cli, "block test 100.64.0.89", 0)?;
+        check(cli, "block test 100.64.0.90", 5)?;
+        check(cli, &format!("block add {}", addresses[90..100].join(" ")), 0)?;
+        check(cli, "block add 100.64.0.100", 1)?;
+        // The same again needs no room.
+        check(cli, "block add 100.64.0.99", 0)?;
+        check(cli, "block remove 100.64.0.0", 0)?;
+        check(cli, "block add 100.64.0.100", 0)?;
+
+        // More room, and everything is still there.
+        daemon.configure(&room(1_000))?;
+        daemon.terminate()?;
+        daemon.restart()?;
+        let cli = &daemon.cli;
+        check(cli, "block test 100.64.0.100", 0)?;
+        check(cli, &format!("block add {}", addresses.join(" ")), 0)?;
+        let listed = cli.ok("block list --json")?;
+        ensure!(listed.lines().count() == 150, "{} blocks", listed.lines().count());
+        Ok(())
+    });
+}
+
 #[test]
 fn strangers_are_not_obeyed() {
     in_lab("nobody", |lab| {

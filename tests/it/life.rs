@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +12,7 @@ use limiter_tests::lab::{HOST, OUTSIDE};
 use limiter_tests::netns::output;
 use limiter_tests::traffic::{Flood, Generator, same};
 use limiter_tests::{Config, Daemon, Dice, Lab, cli, frames, in_lab, stranger, veth, wait};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 const INTERFACE: &str = HOST.interface;
 const BLOCKED: [&str; 2] = ["198.51.100.7", "2001:db8:bad::7"];
@@ -424,6 +425,8 @@ fn a_broken_store_does_not_stop_the_start() {
             let warnings = status["warnings"].as_array().context("no warnings")?;
             println!("a store {what}: ready in {took:.0?}: {warnings:?}");
             ensure!(!warnings.is_empty(), "a store {what}: status does not say so: {status}");
+            // What the kernel had is still there.
+            ensure_enforced(lab, what)?;
             daemon.cli.ok(&format!("block add {}", BLOCKED.join(" ")))?;
             ensure_enforced(lab, what)?;
             // What is added then is kept.
@@ -434,6 +437,60 @@ fn a_broken_store_does_not_stop_the_start() {
         }
         Ok(())
     });
+}
+
+/// Acknowledged means that it survives, whenever the daemon dies.
+#[test]
+fn what_was_acknowledged_survives() {
+    const TIMES: usize = 10;
+    in_lab("durable", |lab| {
+        let seed = Dice::seed();
+        let mut dice = Dice::new(seed);
+        let mut daemon = Daemon::start(lab, &Config::default())?;
+        let mut acknowledged = 0_u32;
+        for round in 0..TIMES {
+            let pid = daemon.pid()?;
+            let goal = acknowledged + u32::from(dice.byte() % 16);
+            let reached = AtomicU32::new(acknowledged);
+            acknowledged = std::thread::scope(|scope| -> Result<u32> {
+                let adding = scope.spawn(|| -> Result<u32> {
+                    loop {
+                        let number = reached.load(Ordering::SeqCst);
+                        let answer = daemon.cli.run(&["block", "add", &nth(number)])?;
+                        if answer.code != 0 {
+                            return Ok(number);
+                        }
+                        reached.store(number + 1, Ordering::SeqCst);
+                    }
+                });
+                wait::until_true("blocks are added", SOON, || Ok(reached.load(Ordering::SeqCst) >= goal))?;
+                kill(pid, Signal::SIGKILL)?;
+                adding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })?;
+            daemon.wait_ended()?;
+            daemon.restart()?;
+            let listed = daemon.cli.ok("block list --json")?;
+            for number in 0..acknowledged {
+                let prefix = format!("\"{}\"", nth(number));
+                ensure!(
+                    listed.contains(&prefix),
+                    "LIMITER_SEED={seed}, round {round}: {prefix} was acknowledged and is lost"
+                );
+            }
+            let count = u32::try_from(listed.lines().count())?;
+            // The last one may have been written before the answer was sent.
+            ensure!(count - acknowledged <= 1, "{count} blocks, {acknowledged} acknowledged");
+        }
+        println!(
+            "LIMITER_SEED={seed}: killed {TIMES} times while blocks were added; all {acknowledged} survived"
+        );
+        Ok(())
+    });
+}
+
+fn nth(number: u32) -> String {
+    let [_, _, a, b] = number.to_be_bytes();
+    format!("100.64.{a}.{b}")
 }
 
 /// The store is the truth, the kernel's tables are its cache: this is also what a reboot is.

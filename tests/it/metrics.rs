@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use limiter_common::testing::frames::Arp;
 use limiter_tests::lab::{HOST, Lab, OUTSIDE};
 use limiter_tests::netns::output;
 use limiter_tests::tcp::get;
@@ -59,6 +60,7 @@ fn mixed_traffic(lab: &Lab, daemon: &Daemon) -> Result<()> {
             sender.send(&framing.frames)?;
         }
     }
+    sender.send(&[frames::framed(&[], &[Arp::default().into()])])?;
     let generators =
         vec![same(frames::udp("198.51.100.7".parse()?, 200)), same(frames::udp("203.0.113.3".parse()?, 200))];
     Flood::run(lab, 5_000, generators, Duration::from_secs(1)).map(drop)

@@ -69,7 +69,7 @@ fn check_accuracy(what: &str, sent: &Sent, passed: u64, rate: f64, burst: f64) -
         sent.time,
         ((passed_float - burst) / fair - 1.0) * 100.0,
     );
-    ensure!(sent.rate() > 1.5 * rate, "{what}: only {:.0}/s were offered: is the machine busy?", sent.rate());
+    ensure!(sent.rate() > 1.1 * rate, "{what}: only {:.0}/s were offered: is the machine busy?", sent.rate());
     // A packet more, since the first is due at once.
     ensure!(passed_float <= burst + fair * 1.01 + 1.0, "{what}: too many passed");
     ensure!(passed_float >= (fair * 0.99 - 1.0).min(sent.frames as f64), "{what}: too few passed");
@@ -84,11 +84,11 @@ fn packet_rates_are_kept_to_a_percent() {
             &rules(&[
                 ("slow", r#"protocol = "udp", port = 9001"#, r#"rate = "10/s", burst = 5"#),
                 ("middle", r#"protocol = "udp", port = 9002"#, r#"rate = "1k/s", burst = 100"#),
-                ("fast", r#"protocol = "udp", port = 9003"#, r#"rate = "100k/s", burst = 1000"#),
+                ("fast", r#"protocol = "udp", port = 9003"#, r#"rate = "100k/s", burst = 20000"#),
             ]),
         )?;
         for (number, (port, rate, burst, seconds)) in
-            [(9001, 10, 5, 5), (9002, 1_000, 100, 3), (9003, 100_000, 1_000, 3)].into_iter().enumerate()
+            [(9001, 10, 5, 5), (9002, 1_000, 100, 3), (9003, 100_000, 20_000, 3)].into_iter().enumerate()
         {
             for cpus in [1, 2] {
                 // Each with a full bucket.
