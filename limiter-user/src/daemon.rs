@@ -114,6 +114,9 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     for note in &notes {
         tracing::warn!("{note}");
     }
+    if dataplane.adopted() {
+        tracing::info!("taking over what an earlier run left in {}", config.pins_directory.display());
+    }
     // Taken before anything is attached, so that a start that fails changes nothing; served once all is in force.
     let metrics_listener = match config.metrics {
         Some(address) => Some(metrics::server::bind(address).await?),
@@ -128,19 +131,9 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         clock: host::now,
         lifelines: host::Lifelines::gather,
     };
-    let (enforcer, lists) = tokio::task::spawn_blocking(move || enforcer::start(parameters))
+    let (enforcer, _) = tokio::task::spawn_blocking(move || enforcer::start(parameters))
         .await
         .context("the enforcer panicked")??;
-    tracing::info!(
-        stored = lists.stored,
-        listed = lists.listed,
-        found = lists.found,
-        changed = lists.changed,
-        seconds = lists.took.as_secs_f64(),
-        adopted = dataplane.adopted(),
-        "lists are in force"
-    );
-
     let reader = dataplane.reader()?;
     let protection = dataplane.protection()?;
     let kernel_log = tokio::spawn(protection.log().run());

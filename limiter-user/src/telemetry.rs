@@ -12,6 +12,9 @@ use tracing_subscriber::EnvFilter;
 /// Target of events that say what was blocked or allowed by whom.
 pub const DECISION: &str = "limiter::decision";
 
+/// Libraries whose debug lines are of use to their authors; `RUST_LOG=debug,aya_obj=debug` shows them.
+const QUIET: &str = "aya=info,aya_obj=info,netlink_proto=info,hyper=info,hyper_util=info";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Human,
@@ -20,7 +23,10 @@ pub enum LogFormat {
 
 /// Starts the log of this process. `RUST_LOG` decides what is logged; `info` and above if it is not set.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse_lossy(format!("{QUIET},{wanted}"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Json => lines.json().flatten_event(true).init(),
