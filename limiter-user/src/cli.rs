@@ -1,4 +1,4 @@
-//! The command line: one file per verb, each fetching over the [`Client`] and leaving the words to [`render`].
+//! The command line: one file per verb, each fetching over the [`Client`] and leaving the words to `render`.
 //!
 //! Data goes to standard output and everything else to standard error. A reader that has seen enough (`| head`) is
 //! not a failure.

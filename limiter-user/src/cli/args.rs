@@ -168,7 +168,7 @@ pub enum Block {
     ///
     /// Examples:
     ///   limiter block import drop.txt --for 7d --reason "feed of today"
-    ///   curl -s https://example.org/drop.txt | limiter block import -
+    ///   fetch-a-feed | limiter block import - --for 1d
     ///
     /// One a line; `#` and `;` start comments. All of them or none.
     #[command(verbatim_doc_comment)]
