@@ -90,6 +90,8 @@ impl<const FRAGMENTED: bool> XdpFrame<'_, FRAGMENTED> {
     /// Bytes that are not all in the first buffer.
     #[inline(always)]
     fn read_across<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        // Zeros, not uninitialised: for values that do not matter LLVM takes any register, also one with a pointer, and
+        // the verifier does not let half a pointer be stored.
         let mut bytes = [0; N];
         let (at, len) = (u32::try_from(at).ok()?, u32::try_from(N).ok()?);
         // SAFETY: `bytes` has room for N bytes; the helper checks `at` against the frame.
