@@ -230,9 +230,14 @@ fn innocents_pass(lab: &Lab, rate: u32) -> Result<()> {
     let before = daemon.cli.counters(INTERFACE)?;
     let memory = daemon.memory()?;
     let flood = Flood::start(lab, rate, vec![spoofed(seed)?])?;
+    // And one that does not conform: the flood must not make it forgotten either.
+    lab.witness.watch("greedy", "ip saddr 203.0.113.9")?;
+    let greedy = Flood::start(lab, 40, vec![same(frames::udp("203.0.113.9".parse()?, 60))])?;
     let innocents = vec![innocent(true), innocent(false)];
     let sent = Flood::run(lab, u32::from(INNOCENTS) * 10, innocents, Duration::from_secs(4))?;
+    let greedy = greedy.stop()?;
     let flood = flood.stop()?;
+    check_accuracy("one at twice its limit among them", &greedy, lab.witness.count("greedy")?, 20.0, 20.0)?;
     let passed = lab.witness.count("four")? + lab.witness.count("six")?;
     let counted = daemon.cli.counters(INTERFACE)?.since(&before);
     println!(
