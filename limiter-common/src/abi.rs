@@ -125,7 +125,8 @@ pub struct Limits {
     /// Sorted. `services[i]` is held to `policies[POLICY_SERVICES + i]`.
     pub services: [Service; MAX_SERVICES],
     pub service_count: u32,
-    pub reserved: u32,
+    /// Cells of [`CELLS`] that each policy has to itself: a power of two.
+    pub cells: u32,
 }
 
 impl Limits {
@@ -133,7 +134,7 @@ impl Limits {
         policies: [Policy::UNLIMITED; MAX_POLICIES],
         services: [Service::UNUSED; MAX_SERVICES],
         service_count: 0,
-        reserved: 0,
+        cells: 0,
     };
 }
 
@@ -145,9 +146,8 @@ pub struct Settings {
     pub secret: [u64; 2],
     /// If not 0, the time the program believes it is. For tests; 0 in production.
     pub fixed_now: u64,
-    /// Sets in [`SLOTS`] and cells in [`CELLS`]: powers of two.
+    /// Sets in [`SLOTS`]: a power of two.
     pub sets: u32,
-    pub cells: u32,
     /// The interface's slot in [`COUNTERS`] and [`INTERFACES`].
     pub slot: u32,
     /// 1 if any policy limits anything; 0 lets the verifier remove the limiter.
@@ -156,6 +156,7 @@ pub struct Settings {
     pub super_frames: u32,
     /// 1 if sampled drops are logged.
     pub log_drops: u32,
+    pub reserved: u32,
 }
 
 /// What kind of BPF map.

@@ -81,12 +81,14 @@ pub struct Policy {
     pub bits: Quota,
     /// Identifies the rule and its figures, so that state outlives a reload exactly if the rule did. 31 bits.
     pub id: u32,
-    pub reserved: u32,
+    /// Index of the first of its shared cells, of which [`crate::abi::Limits::cells`] are its own: a slow policy's
+    /// times must not be taken for a fast one's.
+    pub cells_at: u32,
 }
 
 impl Policy {
     pub const UNLIMITED: Self =
-        Self { packets: Quota::UNLIMITED, bits: Quota::UNLIMITED, id: 0, reserved: 0 };
+        Self { packets: Quota::UNLIMITED, bits: Quota::UNLIMITED, id: 0, cells_at: 0 };
 }
 
 /// The outcome of charging one packet.
@@ -135,16 +137,16 @@ impl Key {
         low_bits(self.set, count)
     }
 
-    /// Index of the shared cell, for `count` cells, a power of two.
+    /// Index of the shared cell under `policy`, which has `count` cells, a power of two.
     #[inline(always)]
-    pub const fn cell(&self, count: u32) -> u32 {
-        low_bits(self.cell, count)
+    pub const fn cell(&self, policy: &Policy, count: u32) -> u32 {
+        policy.cells_at.wrapping_add(low_bits(self.cell, count))
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "masked to less than `count`, which is 32 bits")]
 const fn low_bits(hash: u64, count: u32) -> u32 {
-    (hash & (count as u64).wrapping_sub(1)) as u32
+    (hash & (count as u64).saturating_sub(1)) as u32
 }
 
 /// A keyed permutation of 64 bits: multiply and shift, with the secret before and between.

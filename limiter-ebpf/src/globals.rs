@@ -14,11 +14,11 @@ static SETTINGS: Global<Settings> = Global(MaybeUninit::new(Settings {
     secret: [0; 2],
     fixed_now: 0,
     sets: 0,
-    cells: 0,
     slot: 0,
     limited: 0,
     super_frames: 0,
     log_drops: 0,
+    reserved: 0,
 }));
 
 #[unsafe(no_mangle)]
@@ -49,11 +49,6 @@ pub(crate) fn fixed_now() -> u64 {
 #[inline(always)]
 pub(crate) fn sets() -> u32 {
     setting!(sets)
-}
-
-#[inline(always)]
-pub(crate) fn cells() -> u32 {
-    setting!(cells)
 }
 
 #[inline(always)]

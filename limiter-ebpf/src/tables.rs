@@ -158,12 +158,11 @@ extern "C" fn charge_v6(prefix: u64, policy: u32, bytes: u32, now: u64) -> u32 {
 
 #[inline(always)]
 fn charge_source(source: &Address, policy: u32, bytes: u32, now: Nanos) -> u32 {
-    let Some(policy) = globals::limits().and_then(|limits| limits.policies.get(policy as usize)) else {
-        return UNREACHABLE;
-    };
+    let Some(limits) = globals::limits() else { return UNREACHABLE };
+    let Some(policy) = limits.policies.get(policy as usize) else { return UNREACHABLE };
     let key = Key::new(source, policy.id, globals::secret());
     let (Some(set), Some(shared)) =
-        (maps::SLOTS.get(key.set(globals::sets())), maps::CELLS.get(key.cell(globals::cells())))
+        (maps::SLOTS.get(key.set(globals::sets())), maps::CELLS.get(key.cell(policy, limits.cells)))
     else {
         return UNREACHABLE;
     };

@@ -29,16 +29,16 @@ limits size 3840 align 8
 limits.policies at 0
 limits.services at 3584
 limits.service_count at 3832
-limits.reserved at 3836
+limits.cells at 3836
 settings size 48 align 8
 settings.secret at 0
 settings.fixed_now at 16
 settings.sets at 24
-settings.cells at 28
-settings.slot at 32
-settings.limited at 36
-settings.super_frames at 40
-settings.log_drops at 44
+settings.slot at 28
+settings.limited at 32
+settings.super_frames at 36
+settings.log_drops at 40
+settings.reserved at 44
 set.keys at 0
 set.packets at 64
 set.bits at 128
@@ -47,7 +47,7 @@ cell.bits at 8
 policy.packets at 0
 policy.bits at 24
 policy.id at 48
-policy.reserved at 52
+policy.cells_at at 52
 quota.per_packet at 0
 quota.per_byte at 8
 quota.tolerance at 16
@@ -91,8 +91,8 @@ fn layout() -> String {
     layout!("cell", Cell<u64>);
     layout!("quota", Quota);
     layout!("policy", Policy);
-    layout!("limits", Limits, policies, services, service_count, reserved);
-    layout!("settings", Settings, secret, fixed_now, sets, cells, slot, limited, super_frames, log_drops);
+    layout!("limits", Limits, policies, services, service_count, cells);
+    layout!("settings", Settings, secret, fixed_now, sets, slot, limited, super_frames, log_drops, reserved);
     for (field, at) in crate::slots::tests::layout().into_iter().chain(crate::gcra::tests::layout()) {
         writeln!(text, "{field} at {at}").unwrap();
     }

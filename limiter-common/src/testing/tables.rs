@@ -98,7 +98,7 @@ impl Tables for MemoryTables {
         let policy = self.limits.policies.get(policy)?;
         let key = Key::new(source, policy.id, SECRET);
         let set = self.sets.get(usize::try_from(key.set(SETS)).ok()?)?;
-        let cell = self.cells.get(usize::try_from(key.cell(CELLS)).ok()?)?;
+        let cell = self.cells.get(usize::try_from(key.cell(policy, self.limits.cells)).ok()?)?;
         Some(slots::charge(set, cell, &key, policy, bytes, now))
     }
 }

@@ -1,6 +1,8 @@
 //! `[[rule]]`: what is written becomes the [`Limits`] of each interface.
 
-use limiter_common::abi::{Limits, MAX_SERVICES, POLICY_ALL, POLICY_PATH_MTU, POLICY_SERVICES, Service};
+use limiter_common::abi::{
+    CELLS, Limits, MAX_SERVICES, POLICY_ALL, POLICY_PATH_MTU, POLICY_SERVICES, Service,
+};
 use limiter_common::gcra::Quota;
 use limiter_common::slots::Policy;
 
@@ -9,7 +11,10 @@ use super::units::{bit_rate, count, rate, size};
 use super::{Interface, Rule};
 
 /// Path MTU messages of one source, a second and at once: plenty for any honest path, little for a flood.
-const PATH_MTU_RATE: u64 = 1_000;
+const PATH_MTU_RATE: u64 = 200;
+const PATH_MTU_BURST: u64 = 400;
+/// No honest one is longer: RFC 4443 section 2.4 (c), and RFC 1812 section 4.3.2.3 is below it.
+const PATH_MTU_BYTES: u64 = 1_280;
 /// Packets or bytes that a burst may be.
 const MAX_BURST: u64 = u32::MAX as u64;
 /// The least default burst of a bit rate: one frame of any size.
@@ -269,7 +274,7 @@ fn figure(
 
 /// Gives each interface the limits of the rules that are for it.
 pub(super) fn compile(written: &[WrittenRule<'_>], interfaces: &mut [Interface]) {
-    for interface in interfaces {
+    for interface in &mut *interfaces {
         let mine = |rule: &&WrittenRule<'_>| match &rule.interfaces {
             Some(names) => names.contains(&interface.name),
             None => true,
@@ -303,6 +308,24 @@ pub(super) fn compile(written: &[WrittenRule<'_>], interfaces: &mut [Interface])
         };
         interface.rules = rules.iter().map(identified).collect();
     }
+    share_cells(interfaces);
+}
+
+/// Gives every policy that limits anything cells of its own.
+fn share_cells(interfaces: &mut [Interface]) {
+    let limits = |policy: &Policy| !(policy.packets.is_unlimited() && policy.bits.is_unlimited());
+    let policies = interfaces.iter().flat_map(|interface| &interface.limits.policies).filter(|p| limits(p));
+    let count = u32::try_from(policies.count()).unwrap_or(u32::MAX).max(1);
+    // The largest power of two that all of them find room for.
+    let each = (CELLS.entries / count.next_power_of_two()).max(1);
+    let mut next = 0;
+    for interface in interfaces {
+        interface.limits.cells = each;
+        for policy in interface.limits.policies.iter_mut().filter(|policy| limits(policy)) {
+            policy.cells_at = next;
+            next += each;
+        }
+    }
 }
 
 /// Reports all but the first of `rules`.
@@ -333,11 +356,15 @@ fn limits_of(interface: &str, general: Option<&WrittenRule<'_>>, services: &[&Wr
     if let Some(written) = general {
         limits.policies[POLICY_ALL] = policy(written.policy, &written.rule.name, None, written.figures);
     }
-    if let Some(packets) = Quota::packets(PATH_MTU_RATE, PATH_MTU_RATE) {
-        let figures = [PATH_MTU_RATE, PATH_MTU_RATE, 0, 0];
+    let bits = PATH_MTU_RATE * PATH_MTU_BYTES * 8;
+    let bytes = PATH_MTU_BURST * PATH_MTU_BYTES;
+    if let (Some(packets), Some(bits_quota)) =
+        (Quota::packets(PATH_MTU_RATE, PATH_MTU_BURST), Quota::bits(bits, bytes))
+    {
+        let figures = [PATH_MTU_RATE, PATH_MTU_BURST, bits, bytes];
+        let budget = Policy { packets, bits: bits_quota, ..Policy::UNLIMITED };
         // No rule can have this name.
-        limits.policies[POLICY_PATH_MTU] =
-            policy(Policy { packets, ..Policy::UNLIMITED }, "path mtu", None, figures);
+        limits.policies[POLICY_PATH_MTU] = policy(budget, "path mtu", None, figures);
     }
     for (i, written) in services.iter().enumerate() {
         let (Some((protocol, port)), Some(slot)) = (written.rule.service, limits.services.get_mut(i)) else {

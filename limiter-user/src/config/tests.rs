@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use limiter_common::Transport;
-use limiter_common::abi::{POLICY_ALL, POLICY_PATH_MTU};
+use limiter_common::abi::{Limits, POLICY_ALL, POLICY_PATH_MTU};
 use limiter_common::gcra::Quota;
 
 use super::*;
@@ -283,4 +283,36 @@ fn any_text_has_an_answer() {
         let _ = parse(&nested.repeat(10_000), Path::new("x"));
         let _ = parse(&format!("a = {}", nested.repeat(10_000)), Path::new("x"));
     }
+}
+
+/// Or a slow policy's times would be taken for a fast one's, see `slots`.
+#[test]
+fn policies_have_cells_of_their_own() {
+    let text = r#"
+        [[interface]]
+        name = "eth0"
+        [[interface]]
+        name = "eth1"
+        [[rule]]
+        name = "all"
+        limit = [ { per = "source", rate = "1/s" } ]
+        [[rule]]
+        name = "dns"
+        interface = "eth1"
+        match = { protocol = "udp", port = 53 }
+        limit = [ { per = "source", rate = "10k/s" } ]
+    "#;
+    let config = config(text);
+    let mut taken = Vec::new();
+    for interface in &config.interfaces {
+        let Limits { policies, cells, .. } = &interface.limits;
+        for policy in policies.iter().filter(|policy| !policy.packets.is_unlimited()) {
+            taken.push(policy.cells_at..policy.cells_at + cells);
+        }
+    }
+    // All packets and path MTU on both, and DNS on one.
+    assert_eq!(taken.len(), 5);
+    taken.sort_by_key(|cells| cells.start);
+    assert!(taken.windows(2).all(|pair| pair[0].end <= pair[1].start), "{taken:?}");
+    assert!(taken.iter().all(|cells| cells.end <= limiter_common::abi::CELLS.entries), "{taken:?}");
 }

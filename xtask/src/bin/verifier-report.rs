@@ -66,7 +66,7 @@ fn report() -> Result<()> {
 
 /// What an interface may be configured to, from the cheapest to everything at once.
 fn configurations() -> [(&'static str, Settings, Box<Limits>); 3] {
-    let base = Settings { sets: abi::SLOTS.entries, cells: abi::CELLS.entries, ..Settings::default() };
+    let base = Settings { sets: abi::SLOTS.entries, ..Settings::default() };
     let limited = Settings { limited: 1, ..base };
     [
         ("lists only", base, Box::new(Limits::NONE)),

@@ -130,7 +130,7 @@ fn policy(input: &mut Input<'_>) -> Policy {
     let bits = Quota::bits(1_000 + input.magnitude(30), input.magnitude(14)).expect("within the bounds");
     let packets = if kind == 1 { Quota::UNLIMITED } else { packets };
     let bits = if kind == 0 { Quota::UNLIMITED } else { bits };
-    Policy { packets, bits, id: 1, reserved: 0 }
+    Policy { packets, bits, id: 1, cells_at: 0 }
 }
 
 /// However many sources share a set, each one that has a slot is judged as if it were alone for as long as its bucket

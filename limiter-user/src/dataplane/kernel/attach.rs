@@ -300,11 +300,11 @@ impl Protection {
             secret: self.secret,
             fixed_now: 0,
             sets: self.maps.capacity(&abi::SLOTS),
-            cells: self.maps.capacity(&abi::CELLS),
             slot,
             limited: u32::from(interface.limited),
             super_frames: u32::from(mode == AttachMode::Generic),
             log_drops: u32::from(self.log_drops),
+            reserved: 0,
         };
         let frags = self.features.frags;
         let name = if frags { abi::PROGRAM_FRAGS } else { abi::PROGRAM_LINEAR };

@@ -84,8 +84,7 @@ impl TestPrograms {
         let maps = Arc::new(Maps::pinned(&scratch.0)?);
         let cpus = counters::possible_cpus()?;
         let load = |settings: &Settings| {
-            let (sets, cells) = (maps.capacity(&abi::SLOTS), maps.capacity(&abi::CELLS));
-            let settings = Settings { sets, cells, ..*settings };
+            let settings = Settings { sets: maps.capacity(&abi::SLOTS), ..*settings };
             let mut object =
                 load::open(&scratch.0, &settings, limits).context("cannot prepare the programs")?;
             let linear = Loaded::new(&mut object, abi::PROGRAM_LINEAR)?;
