@@ -90,7 +90,7 @@ directory = "/sys/fs/bpf/limiter"
     let all = &interface.limits.policies[POLICY_ALL];
     assert_eq!(Some(all.packets), Quota::packets(10_000, 20_000));
     assert_eq!(Some(all.bits), Quota::bits(200_000_000, 25_000_000));
-    assert_eq!(interface.limits.policies[POLICY_PATH_MTU].packets, Quota::packets(1000, 1000).unwrap());
+    assert_eq!(interface.limits.policies[POLICY_PATH_MTU].packets, Quota::packets(200, 400).unwrap());
     let dns = Transport { protocol: 17, port: Some(53), path_mtu: false };
     let service = interface.limits.service(&dns).unwrap();
     assert_eq!(Some(service.packets), Quota::packets(200, 400));
