@@ -81,7 +81,7 @@ fn limits(services: usize) -> Limits {
     let quotas = (Quota::packets(1000, 1000), Quota::bits(1_000_000, 1_000_000));
     let (packets, bits) = (quotas.0.unwrap_or(Quota::UNLIMITED), quotas.1.unwrap_or(Quota::UNLIMITED));
     for (id, policy) in (1..).zip(&mut limits.policies[..POLICY_SERVICES + services]) {
-        *policy = Policy { packets, bits, id, reserved: 0 };
+        *policy = Policy { packets, bits, id, cells_at: 0 };
     }
     for (port, service) in (1..).zip(&mut limits.services[..services]) {
         *service = Service::new(UDP, Some(port));
