@@ -3,9 +3,9 @@
 //!
 //! In reading order: [`scratch`] is a directory that vanishes with its owner; [`netns`] and [`veth`] are the two hosts
 //! and the link between them; [`lab`] puts them together; [`daemon`] and [`cli`] run what is tested; [`frames`] and
-//! [`traffic`] send, and [`dice`] vary; [`tcp`] is a client that wants to be served meanwhile; [`witness`] counts, behind the XDP program
-//! and with a parser of its own, what got through; [`stranger`] is somebody else's program; [`wait`] waits until
-//! something is so.
+//! [`traffic`] send, and [`dice`] vary; [`tcp`] is a client that wants to be served meanwhile; [`witness`] counts, behind
+//! the XDP program and with a parser of its own, what got through; [`stranger`] is somebody else's program; [`wait`]
+//! waits until something is so; [`mod@skip`] is for tests that cannot run.
 //!
 //! Nothing here touches the machine's own network, and nothing is left behind: namespaces live as long as a file
 //! descriptor of this process, and directories of processes that were killed are swept by the next one.
