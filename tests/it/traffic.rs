@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use limiter_tests::lab::HOST;
+use limiter_tests::lab::{HOST, OUTSIDE};
 use limiter_tests::traffic::{Flood, Generator, Sender, same};
 use limiter_tests::{Config, Daemon, Lab, frames, in_lab};
 
@@ -307,4 +307,47 @@ fn ended_entries_do_not_hide_wider_ones() {
         ensure!(passed == 0, "an ended entry hid a wider one that is in force");
         Ok(())
     });
+}
+
+/// Frames of more than one buffer: jumbo frames, and what hardware puts together.
+fn large_frames(mode: &'static str) {
+    in_lab(mode, |lab| {
+        lab.host.ip(&format!("link set {INTERFACE} mtu 9000"))?;
+        lab.outside.ip(&format!("link set {} mtu 9000", OUTSIDE.interface))?;
+        lab.witness.block(&["198.51.100.7", "2001:db8:bad::7"])?;
+        lab.witness.watch("other", "udp dport 9")?;
+        let daemon = Daemon::start(lab, &in_mode(mode))?;
+        let status = daemon.cli.json("status")?;
+        ensure!(mode == "generic" || status["interfaces"][0]["frags"] == true, "{status}");
+        daemon.cli.ok("block add 198.51.100.7 2001:db8:bad::7")?;
+        let sender = Sender::open(lab)?;
+        let sizes = [1_514, 3_000, 4_096, 5_000, 9_000];
+        for size in sizes {
+            for source in ["198.51.100.7", "2001:db8:bad::7", "203.0.113.9", "2001:db8::9"] {
+                let sent = sender.send(&[frames::udp(source.parse()?, size)])?;
+                ensure!(sent == 1, "{size} bytes from {source}: not sent");
+            }
+        }
+        let (blocked, other) = (lab.witness.blocked()?, lab.witness.count("other")?);
+        let counted = daemon.cli.counters(INTERFACE)?;
+        println!(
+            "{mode}: frames of up to 9,000 bytes: {other} of others passed, {blocked} of blocked sources; {counted}"
+        );
+        ensure!(blocked == 0, "{blocked} large frames of blocked sources got through");
+        ensure!(other == 2 * sizes.len() as u64, "{other} large frames of others got through");
+        ensure!(counted.packets("blocked") == 2 * sizes.len() as u64, "{counted}");
+        let bytes = counted.0.iter().find(|count| count.reason == "blocked").map_or(0, |count| count.bytes);
+        ensure!(bytes == 2 * sizes.iter().sum::<usize>() as u64, "{bytes} bytes counted");
+        Ok(())
+    });
+}
+
+#[test]
+fn large_frames_native() {
+    large_frames("native");
+}
+
+#[test]
+fn large_frames_generic() {
+    large_frames("generic");
 }
