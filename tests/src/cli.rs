@@ -50,7 +50,7 @@ impl Cli {
     pub fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
         let mut command = self.namespace.command(&self.program);
         command.arg("--socket").arg(&self.socket).args(arguments);
-        // The machine's own session is none of the test's business.
+        // From where whoever runs the tests is logged in must not matter.
         command.env_remove("SSH_CONNECTION").env_remove("SSH_CLIENT").env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
