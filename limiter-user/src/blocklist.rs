@@ -471,6 +471,22 @@ impl Blocklist {
         exact.union(self.prefixes.longest(prefix))
     }
 
+    /// What the kernel finds for `prefix` if only those entries are in it of which `there` says so.
+    #[must_use]
+    pub fn entry_of(&self, prefix: Prefix, there: impl Fn(Prefix) -> bool) -> Entry {
+        let exact = if prefix.is_host() && there(prefix) { self.own(prefix) } else { Entry::NONE };
+        let longest = self.prefixes.covering(prefix).find(|wider| there(*wider));
+        exact.union(longest.map_or(Entry::NONE, |longest| self.prefixes.longest(longest)))
+    }
+
+    /// What shall be in the kernel's lists for exactly `prefix`.
+    #[must_use]
+    pub fn change(&self, prefix: Prefix) -> Change {
+        let own = self.own(prefix);
+        let inherits = !prefix.is_host() && !own.is_none();
+        Change { prefix, entry: if inherits { self.prefixes.longest(prefix) } else { own } }
+    }
+
     /// Everything that shall be in the kernel's lists, in order.
     pub fn entries(&self) -> impl Iterator<Item = Change> {
         let mut claims = self.claims.iter().peekable();

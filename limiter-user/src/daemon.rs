@@ -453,7 +453,7 @@ impl Daemon {
     fn ready(&self, summary: &Summary) -> bool {
         // A list that has its last good content is loaded.
         let missing = summary.lists.iter().any(|list| list.problem.is_some() && list.entries == 0);
-        self.interfaces.ready() && !missing
+        self.interfaces.ready() && !missing && summary.missing == 0
     }
 
     fn status(&self) -> Status {

@@ -31,7 +31,8 @@ impl fmt::Display for ApplyError {
             Self::Full { table, capacity } => {
                 write!(
                     f,
-                    "the kernel table {table} is full ({capacity} entries); raise [capacity] and reload"
+                    "the kernel table {table} is full ({capacity} entries); remove some, or raise {table} in \
+                     [capacity] and restart the daemon"
                 )
             }
             Self::Kernel { table, error } => write!(f, "the kernel refused a change of {table}: {error}"),

@@ -5,6 +5,7 @@
 //! is refused and changes nothing; one that the kernel has no room for is taken back as a whole.
 
 mod explain;
+mod install;
 mod lists;
 mod render;
 mod worker;
@@ -146,6 +147,8 @@ pub struct Summary {
     pub lists: Vec<ListStatus>,
     /// Sentences for the operator: state that was lost, lists that failed, a store that cannot be written.
     pub warnings: Vec<String>,
+    /// Entries that are listed but not in force, because the kernel did not take them.
+    pub missing: u64,
     /// Whether claims can be made durable; if not, adding is refused.
     pub durable: bool,
 }

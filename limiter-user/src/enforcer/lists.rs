@@ -10,7 +10,7 @@ use std::sync::Arc;
 use limiter_common::{Nanos, Prefix};
 
 use crate::admission::{self, Admitted, Guards, Refusals};
-use crate::blocklist::{Blocklist, Claim, Edit, Key, Owner, OwnerId, Terms, TooMany};
+use crate::blocklist::{Blocklist, Claim, Edit, Key, Owner, OwnerId, Terms, TooMany, Totals};
 use crate::config::lists::Parsed;
 use crate::config::{self, Action, Capacity, List};
 use crate::control::protocol::ListStatus;
@@ -194,7 +194,7 @@ fn refused(refusals: &Refusals) -> Option<String> {
 ///
 /// Names the table that has not.
 pub(super) fn room(list: &Blocklist, capacity: Capacity, edits: &[Edit]) -> Result<Order, String> {
-    let tables = |totals: crate::blocklist::Totals| {
+    let tables = |totals: Totals| {
         [
             ("addresses_v4", totals.addresses_v4, capacity.addresses_v4),
             ("addresses_v6", totals.addresses_v6, capacity.addresses_v6),
@@ -202,12 +202,20 @@ pub(super) fn room(list: &Blocklist, capacity: Capacity, edits: &[Edit]) -> Resu
             ("prefixes_v6", totals.prefixes_v6, capacity.prefixes_v6),
         ]
     };
+    let now = list.totals();
     let edited = edits.len() as u64;
-    if tables(list.totals()).iter().all(|(_, used, capacity)| used + edited <= u64::from(*capacity)) {
+    if tables(now).iter().all(|(_, used, capacity)| used + edited <= u64::from(*capacity)) {
         return Ok(Order::RaiseFirst);
     }
     let (most, after) = list.growth(edits);
-    let over = |totals| tables(totals).into_iter().find(|(_, used, capacity)| *used > u64::from(*capacity));
+    // A table that holds too much already is no reason to refuse what does not make it worse.
+    let over = |totals| {
+        let grown = tables(totals).into_iter().zip(tables(now));
+        grown
+            .map(|(then, (_, now, _))| (then, now))
+            .find(|((_, used, capacity), now)| *used > u64::from(*capacity) && used > now)
+            .map(|(then, _)| then)
+    };
     match (over(most), over(after)) {
         (None, _) => Ok(Order::RaiseFirst),
         (Some(_), None) => Ok(Order::LowerFirst),

@@ -594,3 +594,83 @@ async fn the_thread_ends_with_its_last_handle() {
     let ended = async { while summary.changed().await.is_ok() {} };
     tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
 }
+
+/// The list of the earlier run and that of this one do not fit at the same time.
+#[tokio::test]
+async fn what_did_not_fit_beside_what_goes_is_put_in_force_after_it() {
+    let mut setup = Setup::new();
+    let file = setup.path("drop.txt");
+    setup.more = format!(
+        "[capacity]\naddresses_v4 = 100\n[[list]]\nname = \"drop\"\naction = \"block\"\nfile = {file:?}\n"
+    );
+    setup.kernel.set_capacity(100);
+    let lines = |network: u8| (0..60).map(|host| format!("192.0.{network}.{host}\n")).collect::<String>();
+    std::fs::write(&file, lines(2)).unwrap();
+    setup.start().shutdown().await;
+    std::fs::write(&file, lines(3)).unwrap();
+    let handle = setup.start();
+    let expected: Vec<String> = lines(3).lines().map(|line| format!("{line} b")).collect();
+    let mut lists = setup.lists();
+    lists.sort();
+    let mut sorted = expected.clone();
+    sorted.sort();
+    assert_eq!(lists, sorted);
+    let summary = handle.summary().borrow().clone();
+    assert_eq!((summary.missing, summary.warnings.len()), (0, 0), "{summary:?}");
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told_and_comes_into_force_when_there_is_room() {
+    clock!(SECONDS, clock);
+    let setup = Setup::new();
+    let handle = setup.start();
+    let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"];
+    handle.add(Action::Block, AddRequest { seconds: Some(60), ..asked(&all[..1]) }, UID).await.unwrap();
+    handle.add(Action::Block, asked(&all[1..]), UID).await.unwrap();
+    handle.shutdown().await;
+    let small = Setup { kernel: MemoryDataplane::new(2), ..setup };
+    let handle = small.start_at(clock, BOOT);
+    assert_eq!(small.lists(), ["192.0.2.1 b1060", "192.0.2.2 b"]);
+    assert_eq!(handle.summary().borrow().missing, 3);
+    let found = handle.lookup("192.0.2.3".parse().unwrap()).await.unwrap();
+    assert_eq!((found.entry, found.claims.len()), (Entry::NONE, 1));
+    // Adding it again does not say that it is there.
+    let error = handle.add(Action::Block, asked(&["192.0.2.3"]), UID).await.unwrap_err();
+    assert!(matches!(&error, Error::Full(text) if text.contains("not in force")), "{error:?}");
+
+    handle.remove(Action::Block, gone(&["192.0.2.2"]), UID).await.unwrap();
+    assert_eq!(small.lists(), ["192.0.2.1 b1060", "192.0.2.3 b"]);
+    SECONDS.store(1_060, Ordering::Relaxed);
+    until(&handle, "expiry", |summary| summary.missing == 1).await;
+    assert_eq!(small.lists(), ["192.0.2.3 b", "192.0.2.4 b"]);
+    small.kernel.set_capacity(3);
+    handle.add(Action::Block, asked(&["192.0.2.5"]), UID).await.unwrap();
+    assert_eq!(small.lists(), ["192.0.2.3 b", "192.0.2.4 b", "192.0.2.5 b"]);
+    let summary = handle.summary().borrow().clone();
+    assert_eq!((summary.missing, summary.warnings.len()), (0, 0), "{summary:?}");
+}
+
+#[tokio::test]
+async fn a_table_that_holds_too_much_refuses_only_what_makes_it_worse() {
+    let mut setup = Setup::new();
+    let file = setup.path("drop.txt");
+    let capacity = "[capacity]\naddresses_v4 = 4\n";
+    let list = format!("[[list]]\nname = \"drop\"\naction = \"block\"\nfile = {file:?}\n");
+    std::fs::write(&file, "198.51.100.1\n198.51.100.2\n").unwrap();
+    setup.more.clone_from(&list);
+    let handle = setup.start();
+    let many: Vec<String> = (1..=8).map(|host| format!("192.0.2.{host}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    handle.add(Action::Block, asked(&many), UID).await.unwrap();
+    handle.shutdown().await;
+
+    setup.more = format!("{capacity}{list}");
+    let handle = setup.start();
+    handle.add(Action::Allow, asked(&["2001:db8::1"]), UID).await.unwrap();
+    handle.add(Action::Allow, asked(&["192.0.2.7"]), UID).await.unwrap();
+    let error = handle.add(Action::Block, asked(&["192.0.2.9"]), UID).await.unwrap_err();
+    assert!(matches!(error, Error::Full(_)), "{error:?}");
+    setup.more = capacity.to_owned();
+    handle.reload(setup.config()).await.unwrap();
+    assert_eq!(setup.lists().len(), 9);
+}

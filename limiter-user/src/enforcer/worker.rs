@@ -10,6 +10,7 @@ use limiter_common::abi;
 use limiter_common::{Address, Nanos, Prefix};
 use tokio::sync::{oneshot, watch};
 
+use super::install::Installer;
 use super::lists::{self, ListFile, Listed, Order};
 use super::{
     Caller, Command, Cursor, Error, ImportOptions, Lookup, Now, Page, Parameters, Reply, Started, Summary,
@@ -20,7 +21,7 @@ use crate::blocklist::{Blocklist, Claim, Edit, Key, Outcome, Owner, OwnerId, Ter
 use crate::config::lists::Parsed;
 use crate::config::{Action, Config};
 use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest, RemoveResponse};
-use crate::dataplane::{ApplyError, Change, Writer};
+use crate::dataplane::{ApplyError, Change};
 use crate::host::Lifelines;
 use crate::store::{NotStored, Record, Store, Write};
 
@@ -42,7 +43,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(60);
 pub(super) struct Worker {
     list: Blocklist,
     store: Store,
-    writer: Box<dyn Writer>,
+    kernel: Installer,
     config: Arc<Config>,
     clock: fn() -> Now,
     operator: OwnerId,
@@ -88,9 +89,10 @@ impl Worker {
         parameters: Parameters,
         publish: watch::Sender<Arc<Summary>>,
     ) -> anyhow::Result<(Self, Started)> {
-        let Parameters { mut writer, config, boot_id, clock, lifelines } = parameters;
+        let Parameters { writer, config, boot_id, clock, lifelines } = parameters;
         let begun = clock();
-        let installed = writer.installed().context("cannot read what is in the kernel's lists")?;
+        let mut kernel = Installer::new(writer);
+        let installed = kernel.installed().context("cannot read what is in the kernel's lists")?;
 
         let mut list = Blocklist::new();
         let operator = list.owner(&Owner::Operator)?;
@@ -109,7 +111,7 @@ impl Worker {
         let mut worker = Self {
             list,
             store: opened.store,
-            writer,
+            kernel,
             config,
             clock,
             operator,
@@ -132,9 +134,15 @@ impl Worker {
         worker.recover(&installed, opened.lost, begun);
 
         let found = installed.len();
+        let mut had: Vec<Prefix> = installed.iter().map(|change| change.prefix).collect();
+        had.sort_unstable();
         let changes = worker.list.reconcile(installed)?;
         let changed = changes.len();
-        worker.install_what_fits(changes);
+        worker.kernel.apply_what_fits(changes, &had, &worker.list);
+        drop(had);
+        if let Some(problem) = worker.kernel.problem() {
+            tracing::warn!("{problem}");
+        }
         worker.expire();
         worker.publish();
         let took = (clock)().boot.saturating_sub(begun.boot);
@@ -216,38 +224,6 @@ impl Worker {
         }
     }
 
-    /// Makes changes as far as the tables have room; what is left out becomes a warning.
-    fn install_what_fits(&mut self, changes: Vec<Change>) {
-        let mut failed = 0;
-        let mut why: Option<String> = None;
-        let mut full: Vec<&'static str> = Vec::new();
-        let mut parts: VecDeque<Vec<Change>> = changes.chunks(PART).map(<[Change]>::to_vec).collect();
-        while let Some(mut part) = parts.pop_front() {
-            let all = part.len();
-            part.retain(|change| change.entry.is_none() || !full.contains(&table(change.prefix)));
-            failed += all - part.len();
-            match self.writer.apply(&part) {
-                Ok(()) => {}
-                // Making a change again does nothing, so the part is narrowed down to what fails.
-                Err(_) if part.len() > 1 => {
-                    let rest = part.split_off(part.len() / 2);
-                    parts.push_front(rest);
-                    parts.push_front(part);
-                }
-                Err(error) => {
-                    failed += 1;
-                    if let ApplyError::Full { table, .. } = &error {
-                        full.push(table);
-                    }
-                    why.get_or_insert(error.to_string());
-                }
-            }
-        }
-        if let Some(why) = why {
-            self.warn(format!("{failed} entries are not in force: {why}"));
-        }
-    }
-
     /// Serves until it is told to stop, or nobody is left to tell it anything. Returns who waits for the end.
     pub(super) fn run(mut self, commands: &Receiver<Command>) -> Option<oneshot::Sender<()>> {
         loop {
@@ -278,8 +254,9 @@ impl Worker {
         }
     }
 
-    /// Tries again what could not be stored.
+    /// Tries again what could not be stored, or not be put in force.
     fn settle(&mut self) {
+        self.kernel.settle(&self.list);
         if let Err(NotStored(why)) = self.store.settle((self.clock)()) {
             tracing::debug!("the state cannot be written: {why}");
         }
@@ -343,6 +320,7 @@ impl Worker {
         let AddRequest { seconds, reason, force, ssh_peer, .. } = request;
         let options = ImportOptions { seconds, reason, force, ssh_peer };
         let admitted = self.admit(action, prefixes, &options)?;
+        self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
         let (edits, response) = self.edits(&admitted, &options, caller);
         lists::room(&self.list, self.config.capacity, &edits).map_err(Error::Full)?;
         self.touch(&edits);
@@ -507,7 +485,7 @@ impl Worker {
 
     /// Makes the changes of an outcome in the kernel, or takes it back. Returns what takes it back later.
     fn install(&mut self, outcome: Outcome) -> Result<Vec<Edit>, Error> {
-        if let Err(error) = self.writer.apply(&outcome.changes) {
+        if let Err(error) = self.kernel.apply(&outcome.changes, &self.list) {
             self.take_back(outcome.undo);
             return Err(match error {
                 ApplyError::Full { .. } => Error::Full(error.to_string()),
@@ -521,8 +499,9 @@ impl Worker {
     fn take_back(&mut self, undo: Vec<Edit>) {
         let writes = self.writes_of(&undo);
         let changes = self.list.apply(undo).changes;
-        if let Err(error) = self.writer.apply(&changes) {
-            tracing::error!("taking back a failed request: {error}");
+        self.kernel.apply_what_fits(changes, &[], &self.list);
+        if let Some(problem) = self.kernel.problem() {
+            tracing::error!("taking back a failed request: {problem}");
         }
         if self.store.commit(&writes, (self.clock)()).is_err() {
             self.store.owe(writes);
@@ -605,7 +584,8 @@ impl Worker {
         let mut claims = self.list.covering(host);
         claims.retain(|claim| claim.terms.until > now.boot);
         let claims = claims.into_iter().map(|claim| render::claim(&self.list, claim, now)).collect();
-        Lookup { now, entry: self.list.entry(host), claims }
+        let entry = self.list.entry_of(host, |prefix| !self.kernel.is_missing(prefix));
+        Lookup { now, entry, claims }
     }
 
     /// Makes the next part of a long request, or begins one.
@@ -693,6 +673,7 @@ impl Worker {
             });
         }
         let admitted = self.admit(action, parsed.prefixes, options)?;
+        self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
         let (edits, response) = self.edits(&admitted, options, caller);
         Ok((self.parts(edits)?, response))
     }
@@ -738,9 +719,7 @@ impl Worker {
         let gone = outcome.undo.iter().map(|edit| Edit::Remove(edit.key()));
         let writes: Vec<Write> = gone.filter_map(|edit| self.write_of(&edit)).collect();
         // Neither matters much: what has expired says nothing, wherever it is left behind.
-        if let Err(error) = self.writer.apply(&outcome.changes) {
-            tracing::warn!("taking out expired entries: {error}");
-        }
+        self.kernel.apply_what_fits(outcome.changes, &[], &self.list);
         if let Err(NotStored(why)) = self.store.commit_later(&writes, now) {
             tracing::warn!("taking out expired entries: {why}");
         }
@@ -750,6 +729,7 @@ impl Worker {
     fn publish(&self) {
         let totals = self.list.totals();
         let mut warnings = self.warnings.clone();
+        warnings.extend(self.kernel.problem());
         if let Some(why) = self.store.problem()
             && !warnings.iter().any(|warning| warning.contains(why))
         {
@@ -766,6 +746,7 @@ impl Worker {
             ],
             lists: self.lists.iter().map(|listed| listed.status(&self.list)).collect(),
             warnings,
+            missing: self.kernel.missing(),
             durable: self.store.problem().is_none(),
         };
         self.publish.send_if_modified(|published| {
@@ -775,16 +756,6 @@ impl Worker {
             }
             modified
         });
-    }
-}
-
-/// The table that an entry for `prefix` goes to.
-fn table(prefix: Prefix) -> &'static str {
-    match (prefix.address(), prefix.is_host()) {
-        (Address::V4(_), true) => abi::ADDRESSES_V4.name,
-        (Address::V6(_), true) => abi::ADDRESSES_V6.name,
-        (Address::V4(_), false) => abi::PREFIXES_V4.name,
-        (Address::V6(_), false) => abi::PREFIXES_V6.name,
     }
 }
 
