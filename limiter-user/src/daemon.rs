@@ -32,6 +32,8 @@ use crate::daemon::source::{Source, keep_fixed};
 use crate::dataplane::Reader;
 use crate::dataplane::kernel::{Dataplane, OpenOptions};
 use crate::enforcer::{self, Parameters, Summary};
+use crate::host::Lifelines;
+use crate::links::Changed;
 use crate::metrics::{self, DaemonState, LastReload};
 use crate::{host, links, telemetry};
 
@@ -44,6 +46,8 @@ const EXIT_CHECK: u8 = 2;
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Events come in bursts: the first look is this much later.
 const SETTLE: Duration = Duration::from_millis(30);
+/// Between two questions after this machine's addresses, however often they change.
+const LIFELINES_PAUSE: Duration = Duration::from_secs(1);
 /// What a stop waits for the servers and the enforcer.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -124,12 +128,14 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     };
     let socket = server::bind(&config.control.socket, operators).await?;
 
+    // Before the enforcer gathers them: what changes in between is found later.
+    let lifelines = gather_lifelines();
     let parameters = Parameters {
         writer: dataplane.writer(),
         config: Arc::clone(&config),
         boot_id: host::boot_id()?,
         clock: host::now,
-        lifelines: host::Lifelines::gather,
+        lifelines: Lifelines::gather,
     };
     let (enforcer, _) = tokio::task::spawn_blocking(move || enforcer::start(parameters))
         .await
@@ -174,6 +180,10 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         under_way: false,
         waiting: Vec::new(),
         finished,
+        lifelines,
+        resolvers_written: host::resolvers_written(),
+        gather_at: None,
+        lists_due: false,
     };
     let outcome = daemon.run(hangup, requests, reloads).await;
 
@@ -227,14 +237,28 @@ struct Daemon {
     under_way: bool,
     waiting: Vec<Option<ReloadReply>>,
     finished: mpsc::Sender<ListsReloaded>,
+    /// Those that the lists in force were checked against; `None` if the kernel did not answer.
+    lifelines: Option<Lifelines>,
+    resolvers_written: [Option<SystemTime>; 2],
+    /// When to ask for them again.
+    gather_at: Option<Instant>,
+    /// The lists have to be checked against them.
+    lists_due: bool,
+}
+
+/// Who wants the lists to be read again.
+enum Cause {
+    /// A reload, for whoever waits for the answer; `None` for a signal.
+    Configuration { needs_restart: Vec<String>, replies: Vec<Option<ReloadReply>> },
+    /// The machine has other lifelines than before.
+    Lifelines,
 }
 
 /// The enforcer has taken over a configuration; the interfaces are next.
 struct ListsReloaded {
     config: Arc<Config>,
-    needs_restart: Vec<String>,
     outcome: Result<Vec<String>, enforcer::Error>,
-    replies: Vec<Option<ReloadReply>>,
+    cause: Cause,
 }
 
 impl Daemon {
@@ -247,7 +271,8 @@ impl Daemon {
         let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let (changed, mut links_changed) = mpsc::channel(1);
-        let links = tokio::spawn(links::watch(changed));
+        let (lifelines, mut lifelines_changed) = mpsc::channel(1);
+        let links = tokio::spawn(links::watch(Changed { links: changed, lifelines }));
         let mut summary = self.enforcer.summary();
         let mut watchdog = service::watchdog().map(tokio::time::interval);
         let mut check_at = Instant::now();
@@ -265,8 +290,11 @@ impl Daemon {
                     check_at = Instant::now();
                 }
                 Some(()) = links_changed.recv() => check_at = check_at.min(Instant::now() + SETTLE),
+                Some(()) = lifelines_changed.recv() => self.gather_soon(),
+                () = sleep_until(self.gather_at) => self.check_lifelines(),
                 () = tokio::time::sleep_until(check_at) => {
                     self.check_interfaces();
+                    self.check_resolvers();
                     let regular = Instant::now() + CHECK_INTERVAL;
                     check_at = self.interfaces.next_retry().map_or(regular, |retry| retry.min(regular));
                 }
@@ -346,20 +374,101 @@ impl Daemon {
                 return;
             }
         };
-        self.under_way = true;
         let (config, needs_restart) = keep_fixed(&self.config, config);
-        let config = Arc::new(config);
+        self.reload_lists(Arc::new(config), Cause::Configuration { needs_restart, replies });
+    }
+
+    fn reload_lists(&mut self, config: Arc<Config>, cause: Cause) {
+        self.under_way = true;
+        // Whatever the cause, the enforcer asks for the lifelines again.
+        self.lists_due = false;
         let (enforcer, finished) = (self.enforcer.clone(), self.finished.clone());
         tokio::spawn(async move {
             let outcome = enforcer.reload(Arc::clone(&config)).await;
             // The loop is gone: so is whoever asked.
-            let _ = finished.send(ListsReloaded { config, needs_restart, outcome, replies }).await;
+            let _ = finished.send(ListsReloaded { config, outcome, cause }).await;
         });
     }
 
+    fn gather_soon(&mut self) {
+        self.gather_at.get_or_insert_with(|| Instant::now() + LIFELINES_PAUSE);
+    }
+
+    /// The files are not watched, but looked at regularly.
+    fn check_resolvers(&mut self) {
+        let written = host::resolvers_written();
+        if written != self.resolvers_written || self.lifelines.is_none() {
+            self.resolvers_written = written;
+            self.gather_soon();
+        }
+    }
+
+    /// At boot, the machine has neither addresses nor a gateway when the lists are read: what a list names of them must
+    /// not stay blocked.
+    fn check_lifelines(&mut self) {
+        self.gather_at = None;
+        let lifelines = tokio::task::block_in_place(gather_lifelines);
+        if lifelines.is_none() {
+            // Those that were known stay guarded.
+            self.gather_at = Some(Instant::now() + CHECK_INTERVAL);
+            return;
+        }
+        if lifelines == self.lifelines {
+            return;
+        }
+        self.lifelines = lifelines;
+        self.lists_due = true;
+        self.check_lists();
+    }
+
+    fn check_lists(&mut self) {
+        if self.lists_due && !self.under_way {
+            tracing::info!(
+                "this machine's addresses, gateways or DNS servers have changed: checking the lists"
+            );
+            self.reload_lists(Arc::clone(&self.config), Cause::Lifelines);
+        }
+    }
+
     fn finish_reload(&mut self, reloaded: ListsReloaded) {
-        let ListsReloaded { config, needs_restart, outcome, replies } = reloaded;
         self.under_way = false;
+        let ListsReloaded { config, outcome, cause } = reloaded;
+        match cause {
+            Cause::Configuration { needs_restart, replies } => {
+                self.finish_configuration(config, needs_restart, outcome, replies);
+            }
+            Cause::Lifelines => self.finish_lifelines(outcome),
+        }
+        if !self.waiting.is_empty() {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.begin_reload(waiting);
+        }
+        self.check_lists();
+    }
+
+    fn finish_lifelines(&mut self, outcome: Result<Vec<String>, enforcer::Error>) {
+        match outcome {
+            Ok(changes) => {
+                for change in changes {
+                    tracing::warn!("{change}");
+                }
+            }
+            Err(error) => {
+                tracing::error!("the lists could not be checked against this machine's addresses: {error}");
+                // The next check finds them different, and tries again.
+                self.lifelines = None;
+            }
+        }
+        self.publish();
+    }
+
+    fn finish_configuration(
+        &mut self,
+        config: Arc<Config>,
+        needs_restart: Vec<String>,
+        outcome: Result<Vec<String>, enforcer::Error>,
+        replies: Vec<Option<ReloadReply>>,
+    ) {
         match outcome {
             Ok(mut changes) => {
                 self.config = config;
@@ -387,10 +496,6 @@ impl Daemon {
         }
         self.publish();
         service::ready(&self.headline);
-        if !self.waiting.is_empty() {
-            let waiting = std::mem::take(&mut self.waiting);
-            self.begin_reload(waiting);
-        }
     }
 
     fn refuse_reload(&mut self, replies: Vec<Option<ReloadReply>>, detail: &str, items: Vec<String>) {
@@ -484,6 +589,25 @@ impl Daemon {
             lists: summary.lists.clone(),
             warnings,
         }
+    }
+}
+
+/// `None` if the kernel does not answer, which is told.
+fn gather_lifelines() -> Option<Lifelines> {
+    match Lifelines::gather() {
+        Ok(lifelines) => Some(lifelines),
+        Err(error) => {
+            tracing::warn!("this machine's own addresses are not known: {error:#}");
+            None
+        }
+    }
+}
+
+/// Never, without a deadline.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -48,8 +48,15 @@ pub struct Lifelines {
     pub resolvers: Vec<Address>,
 }
 
+/// When the files that name DNS servers were last written; `None` for one that is not there.
+#[must_use]
+pub fn resolvers_written() -> [Option<SystemTime>; 2] {
+    RESOLVERS.map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
+}
+
 impl Lifelines {
-    /// Asks the kernel, and reads `resolv.conf`. Blocks for about a millisecond.
+    /// Asks the kernel, and reads `resolv.conf`. Blocks for about a millisecond, longer with a large routing table.
+    /// What was found is sorted, so that what is equal is the same.
     ///
     /// # Errors
     ///
@@ -57,9 +64,15 @@ impl Lifelines {
     pub fn gather() -> anyhow::Result<Self> {
         // On a thread of its own, since the caller's may be in a runtime already.
         let asked = std::thread::scope(|scope| scope.spawn(ask_kernel_blocking).join());
-        let (own, gateways) = asked.unwrap_or_else(|_| Err(anyhow::anyhow!("asking the kernel panicked")))?;
+        let (mut own, mut gateways) =
+            asked.unwrap_or_else(|_| Err(anyhow::anyhow!("asking the kernel panicked")))?;
         let texts = RESOLVERS.iter().filter_map(|path| std::fs::read_to_string(path).ok());
-        let resolvers = texts.flat_map(|text| resolvers(&text)).collect();
+        let mut resolvers: Vec<_> = texts.flat_map(|text| resolvers(&text)).collect();
+        own.sort_unstable();
+        for addresses in [&mut gateways, &mut resolvers] {
+            addresses.sort_unstable();
+            addresses.dedup();
+        }
         Ok(Self { own, gateways, resolvers })
     }
 

@@ -674,3 +674,48 @@ async fn a_table_that_holds_too_much_refuses_only_what_makes_it_worse() {
     handle.reload(setup.config()).await.unwrap();
     assert_eq!(setup.lists().len(), 9);
 }
+
+/// At boot the lists are read before there is an address; what they name of this machine must not stay blocked.
+#[tokio::test]
+async fn lists_are_checked_against_new_lifelines() {
+    static SECONDS: AtomicU64 = AtomicU64::new(0);
+    fn gather() -> anyhow::Result<Lifelines> {
+        match SECONDS.load(Ordering::Relaxed) {
+            0 => Err(anyhow::anyhow!("no netlink")),
+            1 => Ok(Lifelines::default()),
+            _ => Ok(Lifelines { gateways: vec!["192.0.2.254".parse().unwrap()], ..Lifelines::default() }),
+        }
+    }
+    let setup = Setup::new();
+    let path = setup.path("bad.txt");
+    std::fs::write(&path, "192.0.2.254\n198.51.100.1\n").unwrap();
+    let setup =
+        Setup { more: format!("[[list]]\nname = \"bad\"\nfile = {path:?}\naction = \"block\"\n"), ..setup };
+    let writer = Box::new(setup.kernel.clone());
+    let config = setup.config();
+    // Hardly after boot.
+    let clock = || at(3);
+    let parameters =
+        Parameters { writer, config: Arc::clone(&config), boot_id: BOOT, clock, lifelines: gather };
+    let (handle, _) = start(parameters).unwrap();
+
+    // Nothing is known: lists protect, but nobody locks themselves out.
+    assert_eq!(setup.lists(), ["192.0.2.254 b", "198.51.100.1 b"]);
+    let refused = handle.add(Action::Block, asked(&["192.0.2.9"]), UID).await.unwrap_err();
+    assert!(matches!(&refused, Error::Guarded { detail, .. } if detail.contains("not known")), "{refused:?}");
+    assert!(handle.summary().borrow().warnings.iter().any(|warning| warning.contains("not known")));
+    let forced = AddRequest { force: true, ..asked(&["192.0.2.0/24"]) };
+    handle.add(Action::Block, forced, UID).await.unwrap();
+    handle.add(Action::Allow, asked(&["192.0.2.8"]), UID).await.unwrap();
+
+    SECONDS.store(1, Ordering::Relaxed);
+    assert_eq!(handle.reload(Arc::clone(&config)).await.unwrap(), Vec::<String>::new());
+    assert!(handle.summary().borrow().warnings.is_empty());
+
+    // What was forced stays, and is told.
+    SECONDS.store(2, Ordering::Relaxed);
+    let changes = handle.reload(Arc::clone(&config)).await.unwrap();
+    assert!(changes.iter().any(|change| change.contains("192.0.2.0/24 contains 192.0.2.254")), "{changes:?}");
+    assert_eq!(setup.lists(), ["192.0.2.0/24 b", "192.0.2.8 a", "198.51.100.1 b"]);
+    handle.shutdown().await;
+}

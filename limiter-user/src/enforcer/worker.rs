@@ -33,8 +33,9 @@ const TURN: usize = 64;
 const EXPIRED: usize = 1 << 13;
 /// Items of a problem or an answer that are told one by one.
 const TOLD: usize = 100;
-/// How long the machine's addresses are believed to be what they were.
-const LIFELINES: Nanos = Nanos::from_secs(2);
+/// How long the machine's addresses are believed to be what they were if nobody says otherwise. Asking for them takes
+/// long on a machine with a large routing table; the daemon reloads the lists when it hears that they have changed.
+const LIFELINES: Nanos = Nanos::from_secs(60);
 /// The longest time that can be asked for: longer is a mistake, or for good.
 const MAX_SECONDS: u64 = 100 * 366 * 24 * 3600;
 /// The thread looks around at least this often, in case the machine slept.
@@ -360,10 +361,26 @@ impl Worker {
             None => None,
         };
         let guards = if options.force { Guards::new() } else { self.guards(peer) };
+        if action == Action::Block && !options.force && self.lifelines.is_none() {
+            return Err(Error::Guarded {
+                detail: "this machine's own addresses, gateways and DNS servers are not known (the log says why), so \
+                         they could be among these; nothing was changed. --force overrides the guards"
+                    .to_owned(),
+                items: Vec::new(),
+            });
+        }
         admission::admit(&guards, action, prefixes, options.force).map_err(|refusals| Error::Guarded {
             detail: format!("{} refused; nothing was changed. --force overrides the guards", refusals.count),
             items: refusals.lines().collect(),
         })
+    }
+
+    /// If there is no answer, those that were known stay.
+    fn ask_for_lifelines(&mut self) {
+        match (self.gather)() {
+            Ok(lifelines) => self.lifelines = Some(((self.clock)().boot, lifelines)),
+            Err(error) => tracing::warn!("this machine's own addresses are not known: {error:#}"),
+        }
     }
 
     /// What must stay reachable at this moment.
@@ -371,10 +388,7 @@ impl Worker {
         let now = (self.clock)().boot;
         let fresh = |(then, _): &(Nanos, Lifelines)| now.saturating_sub(*then) < LIFELINES;
         if !self.lifelines.as_ref().is_some_and(fresh) {
-            match (self.gather)() {
-                Ok(lifelines) => self.lifelines = Some((now, lifelines)),
-                Err(error) => tracing::warn!("the machine's own addresses are not known: {error:#}"),
-            }
+            self.ask_for_lifelines();
         }
         let mut guards = Guards::new();
         if let Some(peer) = peer {
@@ -684,8 +698,10 @@ impl Worker {
         files: Vec<ListFile>,
     ) -> Result<(Parts, Vec<Listed>, Vec<String>), Error> {
         let former = std::mem::replace(&mut self.config, config);
-        self.lifelines = None;
+        let known = self.lifelines.clone();
+        self.ask_for_lifelines();
         let guards = self.guards(None);
+        let moved = known.map(|(_, known)| known) != self.lifelines.as_ref().map(|(_, now)| now.clone());
         let created = render::seconds((self.clock)().wall);
         let capacity = self.config.capacity;
         let lists::Plan { edits, lists, mut sentences } =
@@ -693,6 +709,8 @@ impl Worker {
                 .map_err(|error| Error::Failed(error.to_string()))?;
         if former.protected != self.config.protected {
             sentences.push(format!("{} prefixes are protected", self.config.protected.len()));
+        }
+        if moved || former.protected != self.config.protected {
             sentences.extend(self.blocked_though_guarded(&guards));
         }
         Ok((self.parts(edits)?, lists, sentences))
@@ -734,6 +752,13 @@ impl Worker {
             && !warnings.iter().any(|warning| warning.contains(why))
         {
             warnings.push(format!("the state cannot be written, so nothing can be added: {why}"));
+        }
+        if self.lifelines.is_none() {
+            warnings.push(
+                "this machine's own addresses, gateways and DNS servers are not known: lists may block them, and other \
+                 blocks are refused without --force"
+                    .to_owned(),
+            );
         }
         let summary = Summary {
             blocks: totals.blocks,
