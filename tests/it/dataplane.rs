@@ -10,7 +10,7 @@ use limiter_common::{Nanos, Prefix};
 use limiter_tests::lab::HOST;
 use limiter_tests::{Lab, Scratch, in_lab, stranger};
 use limiter_user::config::{Capacity, Interface, Mode};
-use limiter_user::dataplane::kernel::{self, AttachMode, Dataplane, OpenOptions, ProtectError};
+use limiter_user::dataplane::kernel::{self, AttachMode, Attached, Dataplane, OpenOptions, ProtectError};
 use limiter_user::dataplane::{ApplyError, Change};
 
 const MILLION: u32 = 1_000_000;
@@ -180,6 +180,137 @@ fn a_renamed_interface_keeps_its_link() {
     });
 }
 
+/// Where links are pinned.
+fn links(scratch: &Scratch) -> PathBuf {
+    options(scratch, small()).pins_directory.join(format!("v{ABI_VERSION}/links"))
+}
+
+fn rename(lab: &Lab, from: &str, to: &str) -> Result<()> {
+    lab.host.ip(&format!("link set {from} down"))?;
+    lab.host.ip(&format!("link set {from} name {to}"))?;
+    Ok(())
+}
+
+fn named(name: &str) -> Interface {
+    Interface { name: name.to_owned(), ..interface(Mode::Native) }
+}
+
+#[test]
+fn interfaces_that_swap_their_names_keep_their_programs() {
+    in_lab("swap", |lab| {
+        lab.host.ip("link add one0 type veth peer name two0")?;
+        lab.host.enter(|| {
+            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let mut protection = dataplane.protection()?;
+            let one = protection.protect(&named("one0"))?;
+            let two = protection.protect(&named("two0"))?;
+            rename(lab, "one0", "three0")?;
+            rename(lab, "two0", "one0")?;
+            rename(lab, "three0", "two0")?;
+            ensure!(protection.linked()? == ["one0", "two0"], "{:?}", protection.linked()?);
+            let now_one = protection.protect(&named("one0"))?;
+            ensure!(now_one.ifindex == two.ifindex, "{now_one:?}");
+            let still = protection.attached("two0")?.context("two0 was detached for one0")?;
+            ensure!(still.program_id == one.program_id, "two0 was attached anew: {still:?}");
+            ensure!(protection.linked()? == ["one0", "two0"], "{:?}", protection.linked()?);
+            let now_two = protection.protect(&named("two0"))?;
+            ensure!(protection.attached("one0")? == Some(now_one), "one0 lost its program");
+            ensure!(protection.attached("two0")? == Some(now_two), "two0 lost its program");
+            let mut pins: Vec<_> =
+                fs::read_dir(links(&lab.scratch))?.flatten().map(|pin| pin.file_name()).collect();
+            pins.sort();
+            ensure!(pins == ["one0", "two0"], "{pins:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_link_belongs_to_the_interface_that_it_is_on() {
+    in_lab("belongs", |lab| {
+        lab.host.enter(|| {
+            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let mut protection = dataplane.protection()?;
+            let attached = protection.protect(&interface(Mode::Native))?;
+            rename(lab, HOST.interface, "lan0")?;
+            // Nobody could protect it under its new name: the former program is all it has.
+            ensure!(protection.linked()? == ["lan0"], "{:?}", protection.linked()?);
+            ensure!(!protection.release(HOST.interface)?, "released by the name of its pin");
+            let now = protection.attached("lan0")?.context("detached")?;
+            ensure!(now.program_id == attached.program_id, "{now:?}");
+            // What is not readable is not ours to judge, and no reason to leave another interface alone.
+            fs::create_dir(links(&lab.scratch).join("other0"))?;
+            protection.protect(&named("lan0"))?;
+            ensure!(protection.release("lan0")?, "no link");
+            ensure!(protection.attached("lan0")?.is_none(), "still attached");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_dead_pin_does_not_keep_a_mode_from_changing() {
+    in_lab("deadpin", |lab| {
+        lab.host.ip("link add lan0 type veth peer name peer0")?;
+        lab.host.enter(|| {
+            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let mut protection = dataplane.protection()?;
+            protection.protect(&interface(Mode::Native))?;
+            protection.protect(&named("lan0"))?;
+            lab.host.ip("link delete lan0")?;
+            rename(lab, HOST.interface, "lan0")?;
+            let generic = Interface { mode: Mode::Generic, ..named("lan0") };
+            let attached = protection.protect(&generic)?;
+            ensure!(attached.mode == AttachMode::Generic, "{attached:?}");
+            ensure!(protection.attached("lan0")? == Some(attached), "not attached");
+            ensure!(fs::read_dir(links(&lab.scratch))?.count() == 1, "pins are left over");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_death_in_the_middle_of_a_resize_loses_nothing() {
+    in_scratch("death", |scratch| {
+        let small = options(scratch, small());
+        drop(Dataplane::open(&small)?);
+        // A new set, complete, and the old one aside: so it is between the two renames.
+        let elsewhere = OpenOptions { pins_directory: scratch.bpffs().join("elsewhere"), ..small.clone() };
+        Dataplane::open(&elsewhere)?.writer().apply(&[block("192.0.2.1")])?;
+        let (set, base) = (format!("v{ABI_VERSION}"), &small.pins_directory);
+        fs::rename(base.join(&set), base.join(format!("{set}-old-1")))?;
+        fs::rename(elsewhere.pins_directory.join(&set), base.join(format!("{set}-new")))?;
+        let dataplane = Dataplane::open(&small)?;
+        ensure!(dataplane.adopted(), "not adopted");
+        ensure!(dataplane.writer().installed()? == [block("192.0.2.1")], "the new set was thrown away");
+        Ok(())
+    });
+}
+
+#[test]
+fn detaching_without_the_daemon_takes_all_it_can() {
+    in_lab("detach", |lab| {
+        lab.host.enter(|| {
+            let options = options(&lab.scratch, small());
+            let dataplane = Dataplane::open(&options)?;
+            dataplane.protection()?.protect(&interface(Mode::Native))?;
+            let running = kernel::detach(&options.pins_directory, &["nosuch0".to_owned()])?;
+            let pid = running.daemon.and_then(|daemon| daemon.pid);
+            ensure!(pid == Some(std::process::id()) && !running.maps_removed, "{running:?}");
+            drop(dataplane);
+            // Comes before the link of the interface, and cannot be removed like one.
+            fs::create_dir(links(&lab.scratch).join("a0"))?;
+            let detached = kernel::detach(&options.pins_directory, &[])?;
+            ensure!(detached.interfaces == [HOST.interface], "{detached:?}");
+            ensure!(detached.problems.len() == 1 && !detached.maps_removed, "{detached:?}");
+            fs::remove_dir(links(&lab.scratch).join("a0"))?;
+            let again = kernel::detach(&options.pins_directory, &[])?;
+            ensure!(again.maps_removed && again.problems.is_empty(), "{again:?}");
+            Ok(())
+        })
+    });
+}
+
 #[test]
 fn tables_of_another_size_are_rebuilt_while_the_old_ones_enforce() {
     in_lab("resize", |lab| {
@@ -195,9 +326,13 @@ fn tables_of_another_size_are_rebuilt_while_the_old_ones_enforce() {
             let dataplane = Dataplane::open(&new)?;
             let notes = dataplane.notes().join("\n");
             ensure!(notes.contains("addresses_v4") && notes.contains("128"), "{notes}");
-            ensure!(dataplane.writer().installed()? == [block("2001:db8::1")], "kept or lost too much");
+            ensure!(
+                dataplane.writer().installed()?.is_empty(),
+                "a list is shared with the program that runs"
+            );
             let mut protection = dataplane.protection()?;
-            ensure!(protection.attached(HOST.interface)? == Some(attached.clone()), "there is a gap");
+            let superseded = Attached { superseded: true, ..attached.clone() };
+            ensure!(protection.attached(HOST.interface)? == Some(superseded), "a gap, or not told");
             // Not protected yet: its link must survive.
             let stays = interface(Mode::Native);
             let now = protection.protect(&stays)?;

@@ -59,15 +59,18 @@ fn without_daemon(session: &mut Session<impl Write>, args: &Detach) -> Result<Ex
     }
     let done = kernel::detach(&args.pins, &args.interfaces)
         .map_err(|error| Failure::failed(format_args!("cannot detach: {error:#}")))?;
-    if let Some(pid) = done.daemon {
-        let warning = format_args!(
-            "limiterd is running (pid {pid}) and may protect the interfaces again; stop it first"
-        );
+    if let Some(daemon) = done.daemon {
+        let pid = daemon.pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+        let warning =
+            format_args!("limiterd is running{pid} and may protect the interfaces again; stop it first");
         writeln!(std::io::stderr(), "limiter: {warning}")?;
     }
     let missing: Vec<_> =
         args.interfaces.iter().filter(|name| !done.interfaces.contains(name)).cloned().collect();
     print(session, &Detached { interfaces: done.interfaces })?;
+    if !done.problems.is_empty() {
+        return Err(Failure::failed(format_args!("cannot detach: {}", done.problems.join("; "))).into());
+    }
     if missing.is_empty() {
         return Ok(Exit::Ok);
     }

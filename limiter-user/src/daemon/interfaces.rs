@@ -12,6 +12,9 @@ use crate::dataplane::kernel::{Attached, ProtectError, Protection};
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// Said of [`Attached::superseded`].
+const SUPERSEDED: &str = "it runs on superseded tables, whose lists stay as they were";
+
 /// The configured interfaces and what runs on them.
 pub(super) struct Interfaces {
     protection: Protection,
@@ -252,7 +255,10 @@ impl Watched {
                 // Said once, not at every attempt. Further lines are what the verifier said, figures of the moment
                 // among it.
                 if self.problem.as_ref().and_then(|former| former.lines().next()) != problem.lines().next() {
-                    match self.attached {
+                    match &self.attached {
+                        Some(attached) if attached.superseded => {
+                            tracing::error!("NOT PROTECTED: {problem}; {SUPERSEDED}");
+                        }
                         Some(_) => tracing::error!("{problem}; the former program still runs there"),
                         None => tracing::error!("NOT PROTECTED: {problem}"),
                     }
@@ -272,6 +278,9 @@ impl Watched {
                     attached.mode.label()
                 )
             }
+            (Some(attached), Some(problem)) if attached.superseded => {
+                format!("interface {name} is NOT PROTECTED: {problem}; {SUPERSEDED}")
+            }
             (Some(_), Some(problem)) => format!("interface {name} keeps its former configuration: {problem}"),
             (None, problem) => {
                 format!(
@@ -285,10 +294,20 @@ impl Watched {
     fn status(&self) -> InterfaceStatus {
         InterfaceStatus {
             name: self.config.name.clone(),
-            protected: self.attached.is_some(),
+            protected: self.attached.as_ref().is_some_and(|attached| !attached.superseded),
             mode: self.attached.as_ref().map(|attached| attached.mode.label().to_owned()),
             frags: self.attached.as_ref().is_some_and(|attached| attached.frags),
-            problem: self.problem.clone(),
+            problem: match &self.attached {
+                Some(attached) if attached.superseded => Some(
+                    self.problem
+                        .iter()
+                        .map(String::as_str)
+                        .chain([SUPERSEDED])
+                        .collect::<Vec<_>>()
+                        .join("; "),
+                ),
+                Some(_) | None => self.problem.clone(),
+            },
         }
     }
 }

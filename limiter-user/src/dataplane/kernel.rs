@@ -9,6 +9,7 @@ mod bpf;
 mod counters;
 mod detach;
 mod features;
+mod links;
 mod lists;
 mod load;
 mod log;
@@ -32,7 +33,7 @@ use crate::config;
 use crate::dataplane::{Reader, Writer};
 
 pub use self::attach::Protection;
-pub use self::detach::{Detached, detach};
+pub use self::detach::{Daemon, Detached, detach};
 pub use self::features::{Features, MINIMUM_KERNEL, probe};
 pub use self::log::KernelLog;
 
@@ -152,6 +153,8 @@ pub struct Attached {
     pub frags: bool,
     /// The kernel's number of the program.
     pub program_id: u32,
+    /// It has the tables of another ABI version or of other sizes, whose lists stay as they were.
+    pub superseded: bool,
 }
 
 /// Why an interface is not protected.

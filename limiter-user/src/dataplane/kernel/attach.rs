@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow};
 use limiter_common::abi::{self, MAX_INTERFACES, Settings};
 
 use super::features::Features;
+use super::links::{self, LinkState, Live, PinnedLink};
 use super::log::KernelLog;
 use super::maps::Maps;
 use super::netlink::{self, Running};
@@ -31,13 +32,6 @@ pub struct Protection {
     log: KernelLog,
     /// Interfaces that were asked for: links of theirs are never given up.
     wanted: BTreeSet<String>,
-}
-
-/// A link of ours that holds a program on an interface right now.
-struct Live {
-    link: OwnedFd,
-    path: PathBuf,
-    running: Running,
 }
 
 /// A program in the kernel that is on no interface yet. Its object must live until it is attached.
@@ -80,15 +74,17 @@ impl Protection {
             .with_context(|| "cannot ask for its XDP programs".to_owned())
             .map_err(failed)?;
         let slot = self.slot(&interface.name).map_err(failed)?;
-        let live = self.live(&interface.name, ifindex, &running).map_err(failed)?;
+        let live = self.live(&interface.name, ifindex).map_err(failed)?;
         let attached = match live {
-            Some(live) if fits(interface.mode, live.running.mode) => {
-                self.update(interface, ifindex, slot, live).map_err(failed)?
+            Some((path, live)) if fits(interface.mode, live.running.mode) => {
+                self.update(interface, slot, &path, &live).map_err(failed)?
             }
-            Some(live) => self.change_mode(interface, ifindex, slot, live).map_err(failed)?,
+            Some((path, live)) => self.change_mode(interface, slot, &path, &live).map_err(failed)?,
             None => {
                 self.clear(interface, ifindex, &running)?;
-                self.attach(interface, ifindex, slot).map_err(failed)?
+                let programs =
+                    modes(interface.mode).iter().map(|mode| (*mode, self.load(interface, slot, *mode)));
+                self.attach(interface, ifindex, programs).map_err(failed)?
             }
         };
         Ok(attached)
@@ -102,23 +98,22 @@ impl Protection {
     /// If the kernel cannot be asked.
     pub fn attached(&self, name: &str) -> anyhow::Result<Option<Attached>> {
         let Some(ifindex) = netlink::index_of(name) else { return Ok(None) };
-        let running = netlink::running(ifindex)
-            .with_context(|| format!("cannot ask for the XDP programs of interface {name}"))?;
-        let Some(Live { running: Running { program_id, mode }, .. }) = self.live(name, ifindex, &running)?
-        else {
-            return Ok(None);
-        };
+        let Some((path, live)) = self.live(name, ifindex)? else { return Ok(None) };
+        let Running { program_id, mode } = live.running;
         let frags = bpf::program_name(program_id).is_ok_and(|name| name == abi::PROGRAM_FRAGS);
-        Ok(Some(Attached { interface: name.to_owned(), ifindex, mode, frags, program_id }))
+        let superseded = !path.starts_with(self.pins.directory());
+        Ok(Some(Attached { interface: name.to_owned(), ifindex, mode, frags, program_id, superseded }))
     }
 
-    /// Names of all interfaces that have a link, configured or not.
+    /// Names of all interfaces that have a link, configured or not: the names they have now, or had when they were
+    /// removed.
     ///
     /// # Errors
     ///
     /// If the pins cannot be read.
     pub fn linked(&self) -> anyhow::Result<Vec<String>> {
-        self.pins.linked()
+        let names: BTreeSet<String> = self.pins.links()?.iter().map(PinnedLink::interface).collect();
+        Ok(names.into_iter().collect())
     }
 
     /// Takes the program off the interface and gives its counter slot back. Whether there was one.
@@ -129,15 +124,16 @@ impl Protection {
     pub fn release(&mut self, name: &str) -> anyhow::Result<bool> {
         self.wanted.remove(name);
         self.log.remove(name);
-        let paths = self.pins.links_of(name)?;
-        for path in &paths {
-            pins::remove_link(path)?;
+        let mut links = self.pins.links()?;
+        links.retain(|link| link.interface() == name);
+        for link in &links {
+            pins::remove_link(&link.path)?;
         }
         if let Some(slot) = self.find_slot(name)? {
             counters::set_interface(&self.maps, slot, "")
                 .with_context(|| format!("cannot free the counters of interface {name}"))?;
         }
-        Ok(!paths.is_empty())
+        Ok(!links.is_empty())
     }
 
     /// Removes pins of other ABI versions and of tables that were rebuilt, with links that nobody asked for. To be
@@ -149,14 +145,18 @@ impl Protection {
     /// If a pin cannot be removed.
     pub fn settle(&mut self) -> anyhow::Result<Vec<String>> {
         let mut done = Vec::new();
+        let kept: BTreeSet<u32> =
+            links_in(&self.pins.directory())?.iter().filter_map(|link| Some(link.live()?.id)).collect();
         for set in self.pins.superseded()? {
             let mut needed = false;
-            for path in pins::links(&set)? {
-                let interface = pins::interface_of(&path).unwrap_or_default();
-                if self.wanted.contains(&interface) && netlink::index_of(&interface).is_some() {
+            for link in links_in(&set)? {
+                let interface = link.interface();
+                if link.live().is_some_and(|live| kept.contains(&live.id)) {
+                    remove_pin(&link.path)?;
+                } else if self.wanted.contains(&interface) && netlink::index_of(&interface).is_some() {
                     needed = true;
                 } else {
-                    pins::remove_link(&path)?;
+                    pins::remove_link(&link.path)?;
                     done.push(format!(
                         "interface {interface}: no longer configured, its old link is removed"
                     ));
@@ -175,70 +175,116 @@ impl Protection {
         self.log.clone()
     }
 
-    /// Our link that holds a program on the interface: under its name, or under the one it had before it was renamed.
-    fn live(&self, name: &str, ifindex: u32, running: &[Running]) -> anyhow::Result<Option<Live>> {
-        let mut paths = self.pins.links_of(name)?;
-        paths.extend(self.pins.links_of_others(name)?);
-        for path in paths {
-            let link = bpf::get(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            let info =
-                bpf::link_info(link.as_fd()).with_context(|| format!("{} is no link", path.display()))?;
-            let found = running.iter().find(|running| running.program_id == info.program_id);
-            if let Some(running) = found.filter(|_| info.is_xdp() && info.ifindex == ifindex) {
-                return Ok(Some(Live { link, path, running: *running }));
+    /// Our link that holds a program on the interface, and where it is pinned: under the interface's name, or under the
+    /// one it had before it was renamed.
+    fn live(&self, name: &str, ifindex: u32) -> anyhow::Result<Option<(PathBuf, Live)>> {
+        let mut found = None;
+        for PinnedLink { path, state } in self.pins.links()? {
+            match state {
+                // Those of this version come first.
+                LinkState::Live(live) if live.ifindex == ifindex => found = found.or(Some((path, live))),
+                LinkState::Live(_) | LinkState::Dead => {}
+                LinkState::Unreadable(error) if pins::interface_of(&path).as_deref() == Some(name) => {
+                    return Err(error).with_context(|| format!("cannot read the link {}", path.display()));
+                }
+                // Most likely of another interface, which is no reason to leave this one open.
+                LinkState::Unreadable(error) => {
+                    tracing::debug!("cannot read the link {}: {error}", path.display());
+                }
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
-    /// Replaces the program of a live link, and pins the link where this version keeps it.
+    /// Replaces the program of a live link, and moves its pin to where this version keeps it.
     fn update(
         &self,
         interface: &config::Interface,
-        ifindex: u32,
         slot: u32,
-        live: Live,
+        pin: &Path,
+        live: &Live,
     ) -> anyhow::Result<Attached> {
         let mode = live.running.mode;
         let mut program = self.load(interface, slot, mode)?;
         bpf::link_update(live.link.as_fd(), fd(&mut program)?.as_fd())
             .context("the kernel refused to replace the program")?;
         let path = self.pins.link_path(&interface.name);
-        if live.path != path {
-            if path.exists() {
-                // Of an interface that is gone: this one has its name now.
-                pins::remove_link(&path)?;
-            }
-            self.pin(&live.link, &path)?;
-            fs::remove_file(&live.path).with_context(|| format!("cannot remove {}", live.path.display()))?;
+        if pin != path {
+            self.vacate(&path)?;
+            rename(pin, &path)?;
         }
-        Ok(self.done(interface, ifindex, mode, program))
+        self.remove_other_pins(live.id, &path)?;
+        Ok(self.done(interface, live.ifindex, mode, program))
     }
 
-    /// Attaches in another mode than the link is in. Modes exclude each other, so this leaves a gap of microseconds;
-    /// if the new mode does not work, the old one is put back.
+    /// Attaches in another mode than the link is in. Modes exclude each other, so this leaves a gap: from one system
+    /// call to the next, since all programs are loaded before. If the new mode does not work, the old one is put back.
     fn change_mode(
         &self,
         interface: &config::Interface,
-        ifindex: u32,
         slot: u32,
-        live: Live,
+        pin: &Path,
+        live: &Live,
     ) -> anyhow::Result<Attached> {
-        let old_mode = live.running.mode;
-        // Prepared first, so that loading is not part of the gap.
+        let (ifindex, old_mode) = (live.ifindex, live.running.mode);
         let mut fallback = self.load(interface, slot, old_mode)?;
         let fallback_fd = fd(&mut fallback)?;
-        pins::remove_link(&live.path)?;
-        match self.attach(interface, ifindex, slot) {
-            Ok(attached) => Ok(attached),
+        let mut programs = Vec::new();
+        for mode in modes(interface.mode) {
+            programs.push((*mode, Ok(self.load(interface, slot, *mode)?)));
+        }
+        // Frees the path for the new link's pin.
+        let path = self.pins.link_path(&interface.name);
+        if pin != path {
+            self.vacate(&path)?;
+        }
+        let spare = self.pins.spare_link_path();
+        rename(pin, &spare)?;
+        self.remove_other_pins(live.id, &spare)?;
+
+        bpf::link_detach(live.link.as_fd()).context("cannot take off the program in the former mode")?;
+        match self.attach(interface, ifindex, programs) {
+            Ok(attached) => {
+                remove_pin(&spare)?;
+                Ok(attached)
+            }
             Err(error) => {
                 let link = bpf::link_create(fallback_fd.as_fd(), ifindex, flag(old_mode))
                     .context("and the former mode cannot be restored")
                     .context(format!("{error:#}"))?;
-                self.pin(&link, &self.pins.link_path(&interface.name))?;
+                self.pin(&link, &path)?;
+                remove_pin(&spare)?;
                 Err(error.context(format!("still protected in {} mode", old_mode.label())))
             }
         }
+    }
+
+    /// Frees the path for another link: what is pinned there keeps its program, if it is on an interface.
+    fn vacate(&self, path: &Path) -> anyhow::Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        match PinnedLink::look(path.to_owned()).state {
+            LinkState::Live(live) => {
+                let its_own = self.pins.link_path(&live.interface);
+                let to = if its_own.exists() { self.pins.spare_link_path() } else { its_own };
+                rename(path, &to)
+            }
+            LinkState::Dead => pins::remove_link(path),
+            LinkState::Unreadable(error) => {
+                Err(error).with_context(|| format!("cannot read the link {}", path.display()))
+            }
+        }
+    }
+
+    /// Leaves a link the one pin at `path`.
+    fn remove_other_pins(&self, link: u32, path: &Path) -> anyhow::Result<()> {
+        for pinned in self.pins.links()? {
+            if pinned.path != path && pinned.live().is_some_and(|live| live.id == link) {
+                remove_pin(&pinned.path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes way for a new link: removes our dead pins, and strangers if that was asked for.
@@ -249,9 +295,12 @@ impl Protection {
         running: &[Running],
     ) -> Result<(), ProtectError> {
         let failed = |error| ProtectError::Failed { interface: interface.name.clone(), error };
-        for path in self.pins.links_of(&interface.name).map_err(failed)? {
-            pins::remove_link(&path).map_err(failed)?;
+        for link in self.pins.links().map_err(failed)? {
+            if link.named_after() == interface.name && link.live().is_none() {
+                pins::remove_link(&link.path).map_err(failed)?;
+            }
         }
+        self.vacate(&self.pins.link_path(&interface.name)).map_err(failed)?;
         for stranger in running {
             let id = stranger.program_id;
             if !self.replace {
@@ -271,23 +320,24 @@ impl Protection {
         Ok(())
     }
 
-    /// Makes a new link in the first mode that is allowed and works.
-    fn attach(&self, interface: &config::Interface, ifindex: u32, slot: u32) -> anyhow::Result<Attached> {
-        let modes: &[AttachMode] = match interface.mode {
-            Mode::Native => &[AttachMode::Native],
-            Mode::Generic => &[AttachMode::Generic],
-            Mode::Auto => &[AttachMode::Native, AttachMode::Generic],
-        };
+    /// Makes a new link in the first mode that works.
+    fn attach(
+        &self,
+        interface: &config::Interface,
+        ifindex: u32,
+        programs: impl IntoIterator<Item = (AttachMode, anyhow::Result<Program>)>,
+    ) -> anyhow::Result<Attached> {
+        let path = self.pins.link_path(&interface.name);
         let mut refusal = anyhow!("no mode is allowed");
-        for mode in modes {
-            let mut program = self.load(interface, slot, *mode)?;
-            match bpf::link_create(fd(&mut program)?.as_fd(), ifindex, flag(*mode)) {
+        for (mode, program) in programs {
+            let mut program = program?;
+            match bpf::link_create(fd(&mut program)?.as_fd(), ifindex, flag(mode)) {
                 Ok(link) => {
-                    self.pin(&link, &self.pins.link_path(&interface.name))?;
-                    return Ok(self.done(interface, ifindex, *mode, program));
+                    self.pin(&link, &path)?;
+                    return Ok(self.done(interface, ifindex, mode, program));
                 }
                 Err(error) => {
-                    let text = format!("cannot attach in {} mode ({})", mode.label(), hint(&error, *mode));
+                    let text = format!("cannot attach in {} mode ({})", mode.label(), hint(&error, mode));
                     refusal = anyhow::Error::new(error).context(text);
                 }
             }
@@ -329,7 +379,8 @@ impl Protection {
         if self.log_drops {
             self.log.add(&interface.name, object);
         }
-        Attached { interface: interface.name.clone(), ifindex, mode, frags, program_id: id }
+        let interface = interface.name.clone();
+        Attached { interface, ifindex, mode, frags, program_id: id, superseded: false }
     }
 
     /// The interface's place in the counters: the one it has, else a free one, else that of an interface that is not
@@ -338,7 +389,7 @@ impl Protection {
         if let Some(slot) = self.find_slot(name)? {
             return Ok(slot);
         }
-        let linked = self.pins.linked()?;
+        let linked = self.linked()?;
         let free = |holder: &str| {
             holder.is_empty() || !(linked.iter().any(|name| name == holder) || self.wanted.contains(holder))
         };
@@ -372,6 +423,30 @@ fn fd(program: &mut Program) -> anyhow::Result<OwnedFd> {
     let loaded: &aya::programs::Xdp = loaded.try_into().context("not an XDP program")?;
     let fd: BorrowedFd<'_> = loaded.fd().context("the program is not loaded")?.as_fd();
     fd.try_clone_to_owned().context("out of file descriptors")
+}
+
+/// Moves a pin at once, in the place of what is pinned there. The link itself does not notice.
+fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::rename(from, to)
+        .with_context(|| format!("cannot rename the link {} to {}", from.display(), to.display()))
+}
+
+/// Removes one of several pins of a link, or that of one that was detached.
+fn remove_pin(path: &Path) -> anyhow::Result<()> {
+    fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+fn links_in(set: &Path) -> anyhow::Result<Vec<PinnedLink>> {
+    Ok(links::look_at(pins::links(set)?))
+}
+
+/// The modes that may be tried, in order.
+fn modes(asked: Mode) -> &'static [AttachMode] {
+    match asked {
+        Mode::Native => &[AttachMode::Native],
+        Mode::Generic => &[AttachMode::Generic],
+        Mode::Auto => &[AttachMode::Native, AttachMode::Generic],
+    }
 }
 
 /// Whether a link in this mode is what is asked for.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::links::look_at;
 use super::pins;
 
 /// What [`detach`] did.
@@ -10,39 +11,65 @@ use super::pins;
 pub struct Detached {
     /// Interfaces that had a link and are free now.
     pub interfaces: Vec<String>,
-    /// Whether the maps were removed too: only if no interface keeps its program.
+    /// Whether the maps were removed too: only if no interface keeps its program, and no daemon needs them.
     pub maps_removed: bool,
-    /// Process that holds the lock: a daemon that is still running and may protect the interfaces again.
-    pub daemon: Option<u32>,
+    /// A daemon is running, and may protect the interfaces again.
+    pub daemon: Option<Daemon>,
+    /// What could not be removed, and why.
+    pub problems: Vec<String>,
 }
 
-/// Takes limiter off `interfaces`, or off all if none are named, and removes the pins; needs no daemon. Pins of every
-/// ABI version go.
+/// Who holds the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Daemon {
+    /// `None` if it is not to be seen from here.
+    pub pid: Option<u32>,
+}
+
+/// Takes limiter off `interfaces`, or off all if none are named, and removes the pins; needs no daemon, and keeps one
+/// from starting meanwhile. Pins of every ABI version go. What cannot be removed keeps nothing else from it.
 ///
 /// # Errors
 ///
-/// If a pin cannot be removed. Nothing pinned is no error.
+/// If the pins cannot be read. Nothing pinned is no error.
 pub fn detach(pins_directory: &Path, interfaces: &[String]) -> anyhow::Result<Detached> {
-    let mut detached = Detached { daemon: pins::holder(pins_directory), ..Detached::default() };
+    let mut detached = Detached::default();
+    if !pins_directory.exists() {
+        return Ok(detached);
+    }
+    let lock = pins::try_lock(pins_directory)?;
+    if lock.is_none() {
+        detached.daemon = Some(Daemon { pid: pins::holder(pins_directory) });
+    }
     let mut kept = false;
+    let mut problem = |error: anyhow::Error| detached.problems.push(format!("{error:#}"));
+    let mut links = Vec::new();
     for set in pins::sets(pins_directory)? {
-        for path in pins::links(&set)? {
-            let interface = pins::interface_of(&path).unwrap_or_default();
-            if !interfaces.is_empty() && !interfaces.contains(&interface) {
-                kept = true;
-                continue;
-            }
-            pins::remove_link(&path)?;
-            detached.interfaces.push(interface);
+        match pins::links(&set) {
+            Ok(paths) => links.extend(look_at(paths)),
+            Err(error) => problem(error),
+        }
+    }
+    for link in links {
+        let interface = link.interface();
+        if !interfaces.is_empty() && !interfaces.contains(&interface) {
+            kept = true;
+            continue;
+        }
+        match pins::remove_link(&link.path) {
+            Ok(()) => detached.interfaces.push(interface),
+            Err(error) => problem(error),
         }
     }
     detached.interfaces.sort();
     detached.interfaces.dedup();
     // A running daemon still needs its maps.
-    if !kept && detached.daemon.is_none() {
+    if !kept && detached.problems.is_empty() && lock.is_some() {
         for set in pins::sets(pins_directory)? {
-            pins::remove_set(&set)?;
-            detached.maps_removed = true;
+            match pins::remove_set(&set) {
+                Ok(()) => detached.maps_removed = true,
+                Err(error) => detached.problems.push(format!("{error:#}")),
+            }
         }
         // Stays if it is a mount point, or holds something else.
         let _ = fs::remove_dir(pins_directory);

@@ -47,6 +47,15 @@ pub(super) fn index_of(name: &str) -> Option<u32> {
     }
 }
 
+/// Name of the interface with this index in the process's network namespace.
+pub(super) fn name_of(ifindex: u32) -> Option<String> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer is as large as the function demands.
+    let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) };
+    let name: &[u8] = if found.is_null() { return None } else { &name };
+    Some(std::ffi::CStr::from_bytes_until_nul(name).ok()?.to_string_lossy().into_owned())
+}
+
 /// The XDP programs on an interface.
 pub(super) fn running(ifindex: u32) -> io::Result<Vec<Running>> {
     let reply = request(RTM_GETLINK, ifindex, &[])?;

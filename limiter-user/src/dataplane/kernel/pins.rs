@@ -17,11 +17,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use limiter_common::abi::{ABI_VERSION, MAPS, MapSpec};
+use limiter_common::abi::{self, ABI_VERSION, MAPS, MapSpec};
 use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::MountFlags;
 
 use super::bpf;
+use super::links::{PinnedLink, look_at};
 use super::load;
 use super::maps::{Maps, entries, kind_number};
 use crate::config::Capacity;
@@ -61,17 +62,12 @@ impl Pins {
     /// Makes sure that `base` is a directory on a bpffs, and locks it.
     pub(super) fn lock(base: &Path) -> anyhow::Result<Self> {
         require_bpffs(base)?;
-        let directory = rustix::fs::open(base, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("pins directory {}", base.display()))?;
-        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { base: base.to_owned(), _lock: directory }),
-            Err(rustix::io::Errno::WOULDBLOCK) => match holder(base) {
-                Some(pid) => bail!("another limiterd (pid {pid}) uses the pins directory {}", base.display()),
-                None => bail!("another limiterd uses the pins directory {}", base.display()),
-            },
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot lock the pins directory {}", base.display()))
+        match (try_lock(base)?, holder(base)) {
+            (Some(lock), _) => Ok(Self { base: base.to_owned(), _lock: lock }),
+            (None, Some(pid)) => {
+                bail!("another limiterd (pid {pid}) uses the pins directory {}", base.display())
             }
+            (None, None) => bail!("another limiterd uses the pins directory {}", base.display()),
         }
     }
 
@@ -84,7 +80,10 @@ impl Pins {
     pub(super) fn open_maps(&self, capacity: &Capacity) -> anyhow::Result<Opened> {
         let directory = self.directory();
         let fresh = self.base.join(format!("v{ABI_VERSION}-new"));
-        // Of a run that died in the middle.
+        // Of a run that died in the middle: between the two renames below this is all there is of counters and secret.
+        if !directory.is_dir() && Maps::pinned(&fresh).is_ok() {
+            fs::rename(&fresh, &directory).map_err(|error| cannot_pin(&directory, error))?;
+        }
         remove_set(&fresh)?;
         let mut notes = Vec::new();
         let others = superseded(&self.base)?;
@@ -117,6 +116,9 @@ impl Pins {
                 let maps = Maps::pinned(&directory)?;
                 return Ok(Opened { maps, adopted: true, notes });
             }
+            // Those that run still need all of their lists, as they are: what moves from one table to another would be
+            // gone from the one that is shared, and not be there in the other.
+            kept.retain(|(spec, _)| !is_list(spec));
         }
 
         fs::create_dir(&fresh).map_err(|error| cannot_pin(&fresh, error))?;
@@ -129,10 +131,7 @@ impl Pins {
             .with_context(|| format!("cannot create and pin the maps in {}", fresh.display()))?;
         if found {
             // Its links keep enforcing, with the old tables, until each interface is protected anew.
-            let aside = (1..)
-                .map(|number| self.base.join(format!("v{ABI_VERSION}-old-{number}")))
-                .find(|path| !path.exists())
-                .expect("numbers do not run out");
+            let aside = free_path(|number| self.base.join(format!("v{ABI_VERSION}-old-{number}")));
             fs::rename(&directory, &aside).map_err(|error| cannot_pin(&aside, error))?;
         }
         fs::rename(&fresh, &directory).map_err(|error| cannot_pin(&directory, error))?;
@@ -145,28 +144,19 @@ impl Pins {
         self.directory().join(LINKS).join(escape(interface))
     }
 
-    /// Pinned links of `interface`: this version's first, then superseded ones.
-    pub(super) fn links_of(&self, interface: &str) -> anyhow::Result<Vec<PathBuf>> {
-        let name = escape(interface);
-        let mut paths = vec![self.directory().join(LINKS).join(&name)];
-        paths.extend(superseded(&self.base)?.into_iter().map(|set| set.join(LINKS).join(&name)));
-        paths.retain(|path| path.exists());
-        Ok(paths)
+    /// A free path for a link that has to make way for a moment. No interface can have its name: it has a colon.
+    pub(super) fn spare_link_path(&self) -> PathBuf {
+        let links = self.directory().join(LINKS);
+        free_path(|number| links.join(format!(":{number}")))
     }
 
-    /// Pinned links of all interfaces but this one.
-    pub(super) fn links_of_others(&self, interface: &str) -> anyhow::Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        for set in sets(&self.base)? {
-            paths.extend(links(&set)?);
+    /// All pinned links: this version's first, then superseded ones.
+    pub(super) fn links(&self) -> anyhow::Result<Vec<PinnedLink>> {
+        let mut found = look_at(links(&self.directory())?);
+        for set in superseded(&self.base)? {
+            found.extend(look_at(links(&set)?));
         }
-        paths.retain(|path| interface_of(path).is_none_or(|other| other != interface));
-        Ok(paths)
-    }
-
-    /// Interfaces with a pinned link of any version.
-    pub(super) fn linked(&self) -> anyhow::Result<Vec<String>> {
-        linked(&self.base)
+        Ok(found)
     }
 
     /// Sets of other versions and sizes.
@@ -175,19 +165,32 @@ impl Pins {
     }
 }
 
+/// Locks the pins directory; `None` if somebody else did.
+pub(super) fn try_lock(base: &Path) -> anyhow::Result<Option<OwnedFd>> {
+    let directory = rustix::fs::open(base, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("pins directory {}", base.display()))?;
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot lock the pins directory {}", base.display()));
+        }
+    }
+    // Whoever held the lock before may have removed it.
+    let locked = rustix::fs::fstat(&directory).map(|stat| stat.st_ino).ok();
+    if locked != fs::metadata(base).map(|metadata| metadata.ino()).ok() {
+        bail!("the pins directory {} was removed just now; try again", base.display());
+    }
+    Ok(Some(directory))
+}
+
 fn current(base: &Path) -> PathBuf {
     base.join(format!("v{ABI_VERSION}"))
 }
 
-/// Interfaces with a pinned link below `base`.
-pub(super) fn linked(base: &Path) -> anyhow::Result<Vec<String>> {
-    let mut interfaces = Vec::new();
-    for set in sets(base)? {
-        interfaces.extend(links(&set)?.iter().filter_map(|path| interface_of(path)));
-    }
-    interfaces.sort();
-    interfaces.dedup();
-    Ok(interfaces)
+/// The first path that nothing is at.
+fn free_path(path: impl Fn(u32) -> PathBuf) -> PathBuf {
+    (1..).map(path).find(|path| !path.exists()).expect("numbers do not run out")
 }
 
 /// All sets of pins below `base`.
@@ -267,6 +270,10 @@ pub(super) fn remove_set(set: &Path) -> anyhow::Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+fn is_list(spec: &MapSpec) -> bool {
+    [abi::ADDRESSES_V4, abi::ADDRESSES_V6, abi::PREFIXES_V4, abi::PREFIXES_V6].contains(spec)
 }
 
 /// Opens a pinned map if it is what `spec` says, with `wanted` entries.
