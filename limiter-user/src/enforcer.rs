@@ -302,8 +302,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// If the enforcer is gone. A list that cannot be read keeps its last good content, with a problem in the
-    /// [`Summary`].
+    /// If the enforcer is gone, or the kernel or the store refuses: then lists and configuration are what they were.
+    /// A list that cannot be read keeps its last good content, with a problem in the [`Summary`].
     pub async fn reload(&self, config: Arc<Config>) -> Result<Vec<String>, Error> {
         let of = Arc::clone(&config);
         let files = blocking(move || lists::read(&of.lists)).await?;

@@ -1,8 +1,10 @@
 //! The files of configured lists: how they become claims, and what is said when they cannot.
 //!
-//! A file that cannot be read, or that has lines that are not understood, does not replace what an earlier version of it
-//! put in force. When there is no earlier version, the lines that are understood are enforced, since part of a list
-//! protects better than none of it. Both are told. What the guards refuse is left out, and told too.
+//! A file that cannot be read, that has lines that are not understood, or that has no entries at all, does not replace
+//! what an earlier version of it put in force. When there is no earlier version, the lines that are understood are
+//! enforced, since part of a list protects better than none of it. Both are told. What the guards refuse is left out,
+//! and told too. Who wants a list to be empty takes it out of the configuration: a file without entries is rather what a
+//! failed download or a full disk leaves.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,11 +58,18 @@ pub(super) struct Listed {
     pub(super) action: Action,
     pub(super) owner: OwnerId,
     pub(super) problem: Option<String>,
-    /// Nothing is known of its content.
-    pub(super) unread: bool,
+    /// Why its content is not known, if it is not: then what the kernel has of it is kept at the start.
+    pub(super) unread: Option<String>,
 }
 
 impl Listed {
+    /// Notes that `entries` that an earlier run put in force stay.
+    pub(super) fn keeps(&mut self, entries: usize) {
+        if let Some(why) = self.problem.take().or(self.unread.take()) {
+            self.problem = Some(format!("{why}; {entries} entries read before stay in force"));
+        }
+    }
+
     pub(super) fn status(&self, list: &Blocklist) -> ListStatus {
         ListStatus {
             name: self.name.clone(),
@@ -114,21 +123,31 @@ pub(super) fn plan(
         plan.sentences.push(format!("list {} is gone, with {} entries", listed.name, keys.len()));
         plan.edits.extend(keys.into_iter().map(Edit::Remove));
     }
-    for ListFile { list: List { name, action, .. }, content } in files {
+    for ListFile { list: List { name, action, file }, content } in files {
         let owner = list.owner(&Owner::List(Arc::from(name.as_str())))?;
         let present = present.remove(&owner).unwrap_or_default();
-        let mut listed = Listed { name, action, owner, problem: None, unread: false };
+        let mut listed = Listed { name, action, owner, problem: None, unread: None };
         match content {
             Err(why) => {
-                listed.unread = present.is_empty();
+                listed.unread = present.is_empty().then(|| why.clone());
                 listed.problem = Some(kept(why, present.len()));
             }
             Ok(parsed) if parsed.bad_lines > 0 && !present.is_empty() => {
                 listed.problem = Some(kept(bad_lines(&parsed), present.len()));
             }
+            Ok(parsed) if parsed.bad_lines == 0 && parsed.prefixes.is_empty() => {
+                let why = format!("{} has no entries", file.display());
+                // That is how it may be, unless it had some.
+                if present.is_empty() {
+                    listed.unread = Some(why);
+                } else {
+                    listed.problem = Some(kept(why, present.len()));
+                }
+            }
             Ok(parsed) => {
                 let mut problems = Vec::new();
                 if parsed.bad_lines > 0 {
+                    listed.unread = present.is_empty().then(|| bad_lines(&parsed));
                     problems.push(format!("{}; the other lines are in force", bad_lines(&parsed)));
                 }
                 let (admitted, refusals) = admission::admit_what_may(guards, action, parsed.prefixes);

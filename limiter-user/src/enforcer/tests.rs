@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::dataplane::Change;
 use crate::dataplane::memory::MemoryDataplane;
+use crate::store::Store;
 
 const UID: Caller = Caller { uid: 7 };
 const BOOT: [u8; 16] = [1; 16];
@@ -69,6 +70,22 @@ impl Setup {
 
     fn start(&self) -> Handle {
         self.start_at(still, BOOT)
+    }
+
+    /// What a restart would be, over the same kernel, with a store of its own that is empty.
+    fn start_beside(&self) -> Handle {
+        let elsewhere = self.path("beside");
+        let config = Config { state_directory: elsewhere.clone(), ..(*self.config()).clone() };
+        // Not a store that was lost.
+        drop(Store::open(&elsewhere, BOOT, still()));
+        let parameters = Parameters {
+            writer: Box::new(self.kernel.clone()),
+            config: Arc::new(config),
+            boot_id: BOOT,
+            clock: still,
+            lifelines: || Ok(Lifelines::default()),
+        };
+        start(parameters).unwrap().0
     }
 
     /// The kernel's lists as texts: prefix, `b` or `a`, and when it ends.
@@ -440,6 +457,27 @@ async fn lists_follow_their_files() {
          before stay in force"
     );
 
+    // The same for a file without entries, and both over a restart.
+    for (content, why) in [
+        ("# nothing\n", "drop.txt has no entries; the 2 entries read before stay in force"),
+        ("<html>\n", "the 2 entries read before stay in force"),
+        ("", "drop.txt has no entries; the 2 entries read before stay in force"),
+    ] {
+        std::fs::write(&drop, content).unwrap();
+        handle.reload(setup.config()).await.unwrap();
+        let again = setup.start_beside();
+        assert_eq!(setup.lists(), ["192.0.2.2 b", "192.0.2.3 b a"], "{content:?}");
+        for handle in [&handle, &again] {
+            let status = handle.summary().borrow().lists[0].clone();
+            assert_eq!(status.entries, 2, "{content:?}");
+            let problem = status.problem.unwrap();
+            assert!(
+                problem.ends_with(why) || problem.ends_with("; 2 entries read before stay in force"),
+                "{problem}"
+            );
+        }
+    }
+
     // Gone from the disk: the same, even over a restart.
     std::fs::remove_file(&drop).unwrap();
     handle.reload(setup.config()).await.unwrap();
@@ -641,6 +679,7 @@ async fn what_is_missing_is_told_and_comes_into_force_when_there_is_room() {
     handle.remove(Action::Block, gone(&["192.0.2.2"]), UID).await.unwrap();
     assert_eq!(small.lists(), ["192.0.2.1 b1060", "192.0.2.3 b"]);
     SECONDS.store(1_060, Ordering::Relaxed);
+    assert_eq!(claims(&handle, Action::Block).await.len(), 3);
     until(&handle, "expiry", |summary| summary.missing == 1).await;
     assert_eq!(small.lists(), ["192.0.2.3 b", "192.0.2.4 b"]);
     small.kernel.set_capacity(3);
@@ -718,4 +757,47 @@ async fn lists_are_checked_against_new_lifelines() {
     assert!(changes.iter().any(|change| change.contains("192.0.2.0/24 contains 192.0.2.254")), "{changes:?}");
     assert_eq!(setup.lists(), ["192.0.2.0/24 b", "192.0.2.8 a", "198.51.100.1 b"]);
     handle.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_list_that_was_always_empty_is_no_problem() {
+    let mut setup = Setup::new();
+    let file = setup.path("drop.txt");
+    setup.more = format!("[[list]]\nname = \"drop\"\naction = \"block\"\nfile = {file:?}\n");
+    std::fs::write(&file, "# to be filled\n").unwrap();
+    let handle = setup.start();
+    handle.reload(setup.config()).await.unwrap();
+    assert_eq!(handle.summary().borrow().lists[0].problem, None);
+}
+
+#[tokio::test]
+async fn a_reload_that_fails_changes_nothing() {
+    let mut setup = Setup::new();
+    let (drop, more) = (setup.path("drop.txt"), setup.path("more.txt"));
+    let list = |name: &str, file: &Path| {
+        format!("[[list]]\nname = \"{name}\"\naction = \"block\"\nfile = {file:?}\n")
+    };
+    std::fs::write(&drop, "192.0.2.1\n").unwrap();
+    std::fs::write(&more, "198.51.100.1\n198.51.100.2\n").unwrap();
+    setup.more = list("drop", &drop);
+    let handle = setup.start();
+    let former = setup.more.clone();
+
+    setup.kernel.set_capacity(1);
+    setup.more = format!("protected = [\"203.0.113.0/24\"]\n{}", list("more", &more));
+    let error = handle.reload(setup.config()).await.unwrap_err();
+    assert!(matches!(error, Error::Full(_)), "{error:?}");
+    assert_eq!(setup.lists(), ["192.0.2.1 b"]);
+    let names: Vec<String> = handle.summary().borrow().lists.iter().map(|list| list.name.clone()).collect();
+    assert_eq!(names, ["drop"]);
+    setup.kernel.set_capacity(3);
+    handle.add(Action::Block, asked(&["203.0.113.1"]), UID).await.unwrap();
+    handle.remove(Action::Block, gone(&["203.0.113.1"]), UID).await.unwrap();
+
+    // What the failed one would have dropped still has an owner.
+    handle.reload(setup.config()).await.unwrap();
+    assert_eq!(setup.lists(), ["198.51.100.1 b", "198.51.100.2 b"]);
+    setup.more = former;
+    handle.reload(setup.config()).await.unwrap();
+    assert_eq!(setup.lists(), ["192.0.2.1 b"]);
 }

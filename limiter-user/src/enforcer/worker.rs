@@ -24,6 +24,7 @@ use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest, RemoveRes
 use crate::dataplane::{ApplyError, Change};
 use crate::host::Lifelines;
 use crate::store::{NotStored, Record, Store, Write};
+use crate::telemetry::DECISION;
 
 /// Edits that are made before other requests get their turn.
 const PART: usize = 1 << 15;
@@ -33,6 +34,8 @@ const TURN: usize = 64;
 const EXPIRED: usize = 1 << 13;
 /// Items of a problem or an answer that are told one by one.
 const TOLD: usize = 100;
+/// Expired prefixes that are named in one event; of more only the number is told.
+const NAMED: usize = 20;
 /// How long the machine's addresses are believed to be what they were if nobody says otherwise. Asking for them takes
 /// long on a machine with a large routing table; the daemon reloads the lists when it hears that they have changed.
 const LIFELINES: Nanos = Nanos::from_secs(60);
@@ -70,6 +73,9 @@ enum Long {
 /// Edits in the order in which they are made, a turn's work each.
 type Parts = VecDeque<Vec<Edit>>;
 
+/// What a reload makes of the lists: the edits, the lists then, and what is different.
+type Reload = (Parts, Vec<Listed>, Vec<String>);
+
 /// A long request that was checked as a whole, and is being made.
 struct Work {
     parts: Parts,
@@ -82,7 +88,8 @@ struct Work {
 /// What is done when it is made.
 enum End {
     Import(AddResponse, Reply<AddResponse>),
-    Reload(Vec<Listed>, Vec<String>, Reply<Vec<String>>),
+    /// With the configuration that was in force before.
+    Reload(Arc<Config>, Vec<Listed>, Vec<String>, Reply<Vec<String>>),
 }
 
 impl Worker {
@@ -170,7 +177,7 @@ impl Worker {
     /// cannot be read.
     fn recover(&mut self, installed: &[Change], lost: bool, now: Now) {
         let mut unread = self.lists.clone();
-        unread.retain(|listed| listed.unread);
+        unread.retain(|listed| listed.unread.is_some());
         if !lost && unread.is_empty() {
             return;
         }
@@ -196,12 +203,13 @@ impl Worker {
             }
         }
         if !kept.is_empty() {
-            let names: Vec<&str> = unread.iter().map(|listed| listed.name.as_str()).collect();
-            self.warn(format!(
-                "{} entries that the kernel had stay in force until the list can be read: {}",
-                kept.len(),
-                names.join(", ")
-            ));
+            for listed in &mut self.lists {
+                let entries = kept.iter().filter(|edit| edit.key().owner == listed.owner).count();
+                if entries > 0 {
+                    listed.keeps(entries);
+                    tracing::warn!("list {}: {}", listed.name, listed.problem.as_deref().unwrap_or_default());
+                }
+            }
             self.list.apply(kept);
         }
         if !recovered.is_empty() {
@@ -613,8 +621,8 @@ impl Worker {
                     }
                 }
                 Some(Long::Reload(config, files, reply)) => match self.begin_reload(config, files) {
-                    Ok((parts, listed, sentences)) => {
-                        self.begin(parts, End::Reload(listed, sentences, reply));
+                    Ok((former, (parts, listed, sentences))) => {
+                        self.begin(parts, End::Reload(former, listed, sentences, reply));
                     }
                     Err(error) => self.answer(reply, Err(error)),
                 },
@@ -653,12 +661,9 @@ impl Worker {
         }
         match end {
             End::Import(_, reply) => self.answer(reply, Err(error)),
-            End::Reload(mut listed, _, reply) => {
-                for listed in &mut listed {
-                    listed.problem.get_or_insert_with(|| format!("not applied: {error}"));
-                }
-                self.lists = listed;
-                self.answer(reply, Ok(vec![format!("the lists stay as they were: {error}")]));
+            End::Reload(former, _, _, reply) => {
+                self.config = former;
+                self.answer(reply, Err(error));
             }
         }
     }
@@ -666,7 +671,7 @@ impl Worker {
     fn end(&mut self, end: End) {
         match end {
             End::Import(response, reply) => self.answer(reply, Ok(response)),
-            End::Reload(listed, sentences, reply) => {
+            End::Reload(_, listed, sentences, reply) => {
                 self.lists = listed;
                 self.answer(reply, Ok(sentences));
             }
@@ -692,12 +697,24 @@ impl Worker {
         Ok((self.parts(edits)?, response))
     }
 
+    /// Plans a reload. From here on its guards and capacities count; the configuration before is returned, for
+    /// [`Self::fail`].
     fn begin_reload(
         &mut self,
         config: Arc<Config>,
         files: Vec<ListFile>,
-    ) -> Result<(Parts, Vec<Listed>, Vec<String>), Error> {
+    ) -> Result<(Arc<Config>, Reload), Error> {
         let former = std::mem::replace(&mut self.config, config);
+        match self.plan_reload(&former, files) {
+            Ok(reload) => Ok((former, reload)),
+            Err(error) => {
+                self.config = former;
+                Err(error)
+            }
+        }
+    }
+
+    fn plan_reload(&mut self, former: &Config, files: Vec<ListFile>) -> Result<Reload, Error> {
         let known = self.lifelines.clone();
         self.ask_for_lifelines();
         let guards = self.guards(None);
@@ -736,6 +753,9 @@ impl Worker {
         let outcome = self.list.expire(now.boot, EXPIRED);
         let gone = outcome.undo.iter().map(|edit| Edit::Remove(edit.key()));
         let writes: Vec<Write> = gone.filter_map(|edit| self.write_of(&edit)).collect();
+        for action in [Action::Block, Action::Allow] {
+            decide_expired(action, &outcome.undo);
+        }
         // Neither matters much: what has expired says nothing, wherever it is left behind.
         self.kernel.apply_what_fits(outcome.changes, &[], &self.list);
         if let Err(NotStored(why)) = self.store.commit_later(&writes, now) {
@@ -782,6 +802,24 @@ impl Worker {
             modified
         });
     }
+}
+
+/// Records the end of the claims of `action` that `undo` would bring back: one event, however many they are.
+fn decide_expired(action: Action, undo: &[Edit]) {
+    let expired = undo.iter().map(Edit::key).filter(|key| key.action == action);
+    let changed = expired.clone().count();
+    if changed == 0 {
+        return;
+    }
+    let prefixes = (changed <= NAMED).then(|| {
+        let prefixes: Vec<String> = expired.map(|key| key.prefix.to_string()).collect();
+        prefixes.join(" ")
+    });
+    let action = match action {
+        Action::Block => "block",
+        Action::Allow => "allow",
+    };
+    tracing::info!(target: DECISION, action, change = "expire", changed, prefixes, "expired");
 }
 
 /// Reads all of `texts`.
