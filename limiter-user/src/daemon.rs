@@ -106,7 +106,12 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     // From here on SIGHUP is a reload, not the end.
     let hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     let config = Arc::new(config);
-    let operators = Operators::new(config.control.group.as_deref())?;
+    let mut notes = Vec::new();
+    // Nobody is the wiser if the machine stays without protection for a group.
+    let operators = Operators::new(config.control.group.as_deref()).unwrap_or_else(|error| {
+        notes.push(format!("only root may use the control socket: {error:#}, and restart the daemon"));
+        Operators { group: None }
+    });
 
     let dataplane = Dataplane::open(&OpenOptions {
         pins_directory: config.pins_directory.clone(),
@@ -114,18 +119,13 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         log_drops: telemetry::debug_is_on(),
         replace: options.replace,
     })?;
-    let notes = dataplane.notes().to_vec();
+    notes.extend_from_slice(dataplane.notes());
     for note in &notes {
         tracing::warn!("{note}");
     }
     if dataplane.adopted() {
         tracing::info!("taking over what an earlier run left in {}", config.pins_directory.display());
     }
-    // Taken before anything is attached, so that a start that fails changes nothing; served once all is in force.
-    let metrics_listener = match config.metrics {
-        Some(address) => Some(metrics::server::bind(address).await?),
-        None => None,
-    };
     let socket = server::bind(&config.control.socket, operators).await?;
 
     // Before the enforcer gathers them: what changes in between is found later.
@@ -153,13 +153,14 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let (to_daemon, requests) = mpsc::channel(16);
     let backend = Backend { enforcer: enforcer.clone(), reader: Arc::clone(&reader), daemon: to_daemon };
     let mut servers = vec![tokio::spawn(server::serve(socket, operators, backend, stopping.clone()))];
-    if let Some(listener) = metrics_listener {
+    let (metrics_told, metrics_problem) = watch::channel(None);
+    if let Some(address) = config.metrics {
         let sources = metrics::server::Sources {
             daemon: state,
             summary: enforcer.summary(),
             reader: Arc::clone(&reader),
         };
-        servers.push(tokio::spawn(metrics::server::serve(listener, sources, stopping)));
+        servers.push(tokio::spawn(metrics::server::run(address, sources, stopping, metrics_told)));
     }
 
     let (finished, reloads) = mpsc::channel(1);
@@ -173,6 +174,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         reload,
         reload_problem: None,
         notes,
+        metrics_problem,
         needs_restart: Vec::new(),
         published,
         headline: String::new(),
@@ -226,6 +228,7 @@ struct Daemon {
     reload_problem: Option<String>,
     /// Of the start.
     notes: Vec<String>,
+    metrics_problem: watch::Receiver<Option<String>>,
     /// Of the last reload.
     needs_restart: Vec<String>,
     published: watch::Sender<Arc<DaemonState>>,
@@ -346,12 +349,15 @@ impl Daemon {
                 detail: format!("limiter does not protect {}", names.join(", ")),
                 items: Vec::new(),
             }),
-            Err(DetachError::Failed(error)) => Err(Problem {
+            Err(DetachError::Failed { failed, detached }) => Err(Problem {
                 kind: ProblemKind::Failed,
                 title: "failed".to_owned(),
                 status: 500,
-                detail: format!("cannot detach: {error:#}"),
-                items: Vec::new(),
+                detail: match detached.as_slice() {
+                    [] => "cannot detach".to_owned(),
+                    names => format!("detached from {}, but not from all", names.join(", ")),
+                },
+                items: failed,
             }),
         }
     }
@@ -366,11 +372,15 @@ impl Daemon {
         let config = match tokio::task::block_in_place(|| self.source.load()) {
             Ok(config) => config,
             Err(problems) => {
-                self.refuse_reload(
-                    replies,
-                    "the configuration has problems; the former one stays in force",
-                    problems,
-                );
+                let problem = Problem {
+                    // Not the request is wrong, but a file.
+                    kind: ProblemKind::Failed,
+                    title: "configuration refused".to_owned(),
+                    status: 422,
+                    detail: "the configuration has problems; the former one stays in force".to_owned(),
+                    items: problems,
+                };
+                self.refuse_reload(replies, problem);
                 return;
             }
         };
@@ -474,7 +484,9 @@ impl Daemon {
                 self.config = config;
                 let interfaces = &mut self.interfaces;
                 let wanted = &self.config.interfaces;
-                changes.extend(tokio::task::block_in_place(|| interfaces.configure(wanted, Instant::now())));
+                let configured = tokio::task::block_in_place(|| interfaces.configure(wanted, Instant::now()));
+                changes.extend(configured.changes);
+                let problems = configured.problems;
                 changes.extend(needs_restart.iter().cloned());
                 self.needs_restart = needs_restart;
                 self.reload = LastReload { successful: true, succeeded_at: host::now().wall };
@@ -482,36 +494,33 @@ impl Daemon {
                 for change in &changes {
                     tracing::info!("reload: {change}");
                 }
+                for problem in &problems {
+                    tracing::error!("reload: {problem}");
+                }
                 tracing::info!("reloaded");
                 for reply in replies.into_iter().flatten() {
-                    let _ = reply.send(Ok(Reloaded { changes: changes.clone() }));
+                    let (changes, problems) = (changes.clone(), problems.clone());
+                    let _ = reply.send(Ok(Reloaded { changes, problems }));
                 }
             }
             Err(error) => {
-                let problem = Problem::from(error);
-                let mut items = vec![problem.detail];
-                items.extend(problem.items);
-                self.refuse_reload(replies, "the configuration could not be applied", items);
+                let mut problem = Problem::from(error);
+                problem.items.insert(0, problem.detail);
+                problem.detail = "the configuration could not be applied".to_owned();
+                self.refuse_reload(replies, problem);
             }
         }
         self.publish();
         service::ready(&self.headline);
     }
 
-    fn refuse_reload(&mut self, replies: Vec<Option<ReloadReply>>, detail: &str, items: Vec<String>) {
-        tracing::error!("reload: {detail}");
-        for item in &items {
+    fn refuse_reload(&mut self, replies: Vec<Option<ReloadReply>>, problem: Problem) {
+        tracing::error!("reload: {}", problem.detail);
+        for item in &problem.items {
             tracing::error!("reload: {item}");
         }
         self.reload.successful = false;
-        self.reload_problem = Some(format!("{detail}: {}", items.join("; ")));
-        let problem = Problem {
-            kind: ProblemKind::Invalid,
-            title: "configuration refused".to_owned(),
-            status: 422,
-            detail: detail.to_owned(),
-            items,
-        };
+        self.reload_problem = Some(format!("{}: {}", problem.detail, problem.items.join("; ")));
         for reply in replies.into_iter().flatten() {
             let _ = reply.send(Err(problem.clone()));
         }
@@ -573,6 +582,7 @@ impl Daemon {
             capacity: u64::from(table.capacity),
         });
         let mut warnings = self.notes.clone();
+        warnings.extend(self.metrics_problem.borrow().clone());
         warnings.extend(self.reload_problem.clone());
         warnings.extend(self.needs_restart.iter().cloned());
         warnings.extend(summary.warnings.iter().cloned());

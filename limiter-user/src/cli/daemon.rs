@@ -14,14 +14,17 @@ pub(super) async fn reload(session: &mut Session<impl Write>) -> Result<Exit, St
     let reloaded = session.client.reload().await?;
     if session.json {
         session.json(&reloaded)?;
-    } else if reloaded.changes.is_empty() {
+    } else if reloaded.changes.is_empty() && reloaded.problems.is_empty() {
         writeln!(session.out, "nothing changed")?;
     } else {
         for change in &reloaded.changes {
             writeln!(session.out, "{}", printable(change))?;
         }
+        for problem in &reloaded.problems {
+            writeln!(std::io::stderr(), "limiter: {}", printable(problem))?;
+        }
     }
-    Ok(Exit::Ok)
+    Ok(if reloaded.problems.is_empty() { Exit::Ok } else { Exit::Failed })
 }
 
 pub(super) async fn detach(session: &mut Session<impl Write>, args: Detach) -> Result<Exit, Stop> {
@@ -39,7 +42,12 @@ pub(super) async fn detach(session: &mut Session<impl Write>, args: Detach) -> R
                 }
                 return Ok(Exit::Ok);
             }
-            Err(ClientError::Unreachable { .. }) => {}
+            // Dead, or as good as dead.
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::Silent { .. })) => {
+                if matches!(error, ClientError::Silent { .. }) {
+                    writeln!(std::io::stderr(), "limiter: {error}; detaching without it")?;
+                }
+            }
             Err(
                 error @ (ClientError::Denied { .. }
                 | ClientError::Refused(_)

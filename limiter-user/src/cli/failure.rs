@@ -127,7 +127,7 @@ impl From<io::Error> for Stop {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
-            ClientError::Unreachable { .. } => Exit::Unreachable,
+            ClientError::Unreachable { .. } | ClientError::Silent { .. } => Exit::Unreachable,
             ClientError::Denied { .. } => Exit::NotAuthorised,
             ClientError::Broken(_) => Exit::Failed,
             ClientError::Input(_) => Exit::Failed,
@@ -139,6 +139,7 @@ impl From<ClientError> for Failure {
                 Self { exit, message, items: problem.items.clone(), problem: Some(Box::new(problem)) }
             }
             ClientError::Unreachable { .. }
+            | ClientError::Silent { .. }
             | ClientError::Denied { .. }
             | ClientError::Broken(_)
             | ClientError::Input(_) => Self { exit, message, items: Vec::new(), problem: None },

@@ -10,14 +10,24 @@ use crate::cli::args::{Add, Remove, Source};
 use crate::cli::failure::{Exit, Failure, Stop};
 use crate::cli::render::{self, counted};
 use crate::config::Action;
-use crate::control::protocol::{AddRequest, RemoveRequest};
+use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest};
 
 /// Owner of what was asked for on the command line.
 const OPERATOR: &str = "operator";
 
 pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: &Add) -> Result<Exit, Stop> {
+    let prefixes = prefixes(&add.addresses)?;
+    if prefixes.is_empty() {
+        // Standard input had none: a feed that is empty today is no mistake.
+        if session.json {
+            session.json(&AddResponse::default())?;
+        } else {
+            writeln!(session.out, "nothing to do")?;
+        }
+        return Ok(Exit::Ok);
+    }
     let request = AddRequest {
-        prefixes: prefixes(&add.addresses)?,
+        prefixes,
         seconds: add.lifetime.seconds(),
         reason: add.reason.clone(),
         force: add.force,

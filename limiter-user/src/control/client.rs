@@ -24,6 +24,10 @@ use crate::control::protocol::{
 
 /// A daemon that has not accepted the connection by then is stuck.
 const CONNECT: Duration = Duration::from_secs(5);
+/// For the answer to begin, and for each further piece of it. A thread of the daemon may be busy for a second or two.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The same for what may mean work on millions of entries, or waits for the input.
+const LONG_ANSWER: Duration = Duration::from_secs(3600);
 /// Longest line of a stream: a claim with the longest reason is far below.
 const MAX_LINE: usize = 1 << 20;
 /// An answer that is not a stream: `explain` with many claims is the largest.
@@ -34,6 +38,8 @@ const MAX_ANSWER: usize = 64 << 20;
 pub enum ClientError {
     /// Nobody listens.
     Unreachable { socket: PathBuf, error: io::Error },
+    /// Somebody listens and does not answer.
+    Silent { socket: PathBuf },
     /// The socket may not be opened.
     Denied { socket: PathBuf },
     /// The daemon said no.
@@ -50,6 +56,11 @@ impl fmt::Display for ClientError {
             Self::Unreachable { socket, error } => write!(
                 f,
                 "cannot reach the daemon at {}: {error}; is limiterd running? try: systemctl status limiterd",
+                socket.display()
+            ),
+            Self::Silent { socket } => write!(
+                f,
+                "the daemon at {} does not answer; what was asked may have been done or not",
                 socket.display()
             ),
             Self::Denied { socket } => write!(
@@ -126,17 +137,17 @@ impl Client {
             })
         });
         let body = BodyExt::boxed(StreamBody::new(lines));
-        let answer = self.send(Method::POST, &query.0, "text/plain", body).await;
+        let answer = self.send(Method::POST, &query.0, "text/plain", body, LONG_ANSWER).await;
         match (answer, failure.try_recv()) {
             (_, Ok(error)) => Err(ClientError::Input(error)),
-            (answer, Err(_)) => decode(answer?).await,
+            (answer, Err(_)) => self.decode(answer?).await,
         }
     }
 
     /// The claims, as the daemon sends them.
     pub async fn list(&self, action: Action) -> Result<Lines, ClientError> {
-        let answer = self.send(Method::GET, collection(action), "", empty()).await?;
-        Ok(Lines { body: answer.into_body(), rest: Vec::new() })
+        let answer = self.send(Method::GET, collection(action), "", empty(), ANSWER).await?;
+        Ok(Lines { body: answer.into_body(), rest: Vec::new(), socket: self.socket.clone() })
     }
 
     pub async fn explain(
@@ -163,7 +174,8 @@ impl Client {
     }
 
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
-        decode(self.send(Method::POST, "/v1/reload", "", empty()).await?).await
+        let answer = self.send(Method::POST, "/v1/reload", "", empty(), LONG_ANSWER).await?;
+        self.decode(answer).await
     }
 
     pub async fn detach(&self, request: &DetachRequest) -> Result<Detached, ClientError> {
@@ -171,13 +183,15 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        decode(self.send(Method::GET, path, "", empty()).await?).await
+        let answer = self.send(Method::GET, path, "", empty(), ANSWER).await?;
+        self.decode(answer).await
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Broken(error.to_string()))?;
         let body = BodyExt::boxed(Full::new(Bytes::from(body)).map_err(|never| match never {}));
-        decode(self.send(Method::POST, path, "application/json", body).await?).await
+        let answer = self.send(Method::POST, path, "application/json", body, ANSWER).await?;
+        self.decode(answer).await
     }
 
     /// Sends a request; an answer that is not a success is an error already.
@@ -187,6 +201,7 @@ impl Client {
         path: &str,
         content_type: &str,
         body: Body,
+        patience: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
         let stream = self.connect().await?;
         let broken = |error: hyper::Error| ClientError::Broken(describe(&error));
@@ -198,8 +213,24 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
         let request = request.body(body).map_err(|error| ClientError::Broken(error.to_string()))?;
-        let answer = sender.send_request(request).await.map_err(broken)?;
-        if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+        let answer = self.within(patience, sender.send_request(request)).await?.map_err(broken)?;
+        if answer.status().is_success() {
+            Ok(answer)
+        } else {
+            Err(self.within(ANSWER, refusal(answer)).await.unwrap_or_else(|silent| silent))
+        }
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> Result<T, ClientError> {
+        let body = self.within(ANSWER, collect(answer)).await??;
+        serde_json::from_slice(&body).map_err(|error| {
+            ClientError::Broken(format!("{error}; are limiter and limiterd of one version?"))
+        })
+    }
+
+    async fn within<T>(&self, patience: Duration, answer: impl Future<Output = T>) -> Result<T, ClientError> {
+        let answer = tokio::time::timeout(patience, answer).await;
+        answer.map_err(|_| ClientError::Silent { socket: self.socket.clone() })
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
@@ -223,6 +254,7 @@ impl Client {
 pub struct Lines {
     body: Incoming,
     rest: Vec<u8>,
+    socket: PathBuf,
 }
 
 impl Lines {
@@ -233,7 +265,9 @@ impl Lines {
     /// If the daemon breaks off: what came so far is not the whole list.
     pub async fn next(&mut self) -> Result<Option<Vec<Claim>>, ClientError> {
         loop {
-            let Some(frame) = self.body.frame().await else {
+            let frame = tokio::time::timeout(ANSWER, self.body.frame()).await;
+            let frame = frame.map_err(|_| ClientError::Silent { socket: self.socket.clone() })?;
+            let Some(frame) = frame else {
                 return if self.rest.is_empty() {
                     Ok(None)
                 } else {
@@ -273,12 +307,6 @@ fn collection(action: Action) -> &'static str {
 
 fn empty() -> Body {
     BodyExt::boxed(http_body_util::Empty::new().map_err(|never| match never {}))
-}
-
-async fn decode<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T, ClientError> {
-    let body = collect(answer).await?;
-    serde_json::from_slice(&body)
-        .map_err(|error| ClientError::Broken(format!("{error}; are limiter and limiterd of one version?")))
 }
 
 async fn refusal(answer: Response<Incoming>) -> ClientError {
@@ -346,6 +374,19 @@ impl Query {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The clock jumps to the deadline.
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_hangs_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limiter.sock");
+        // Connections wait in its queue for ever.
+        let _listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let begun = tokio::time::Instant::now();
+        let outcome = Client::new(path).detach(&DetachRequest::default()).await;
+        assert!(matches!(outcome, Err(ClientError::Silent { .. })), "{outcome:?}");
+        assert_eq!(begun.elapsed().as_secs(), ANSWER.as_secs());
+    }
 
     #[test]
     fn queries_are_encoded() {

@@ -175,6 +175,9 @@ pub struct ReasonCount {
 pub struct Reloaded {
     /// What is different now, as sentences; empty if nothing.
     pub changes: Vec<String>,
+    /// What the configuration asks for and is not so, as sentences: exit code 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -15,6 +15,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Said of [`Attached::superseded`].
 const SUPERSEDED: &str = "it runs on superseded tables, whose lists stay as they were";
 
+/// What became of a configuration, as sentences.
+#[derive(Debug, Default)]
+pub(super) struct Configured {
+    /// What is different.
+    pub(super) changes: Vec<String>,
+    /// What should be, and is not.
+    pub(super) problems: Vec<String>,
+}
+
 /// The configured interfaces and what runs on them.
 pub(super) struct Interfaces {
     protection: Protection,
@@ -44,9 +53,9 @@ impl Interfaces {
     }
 
     /// Makes `wanted` the interfaces to protect, with their limits, and releases all others. Interfaces that were
-    /// taken off by hand are protected again. Returns what is different, as sentences.
-    pub(super) fn configure(&mut self, wanted: &[config::Interface], now: Instant) -> Vec<String> {
-        let mut changes = Vec::new();
+    /// taken off by hand are protected again.
+    pub(super) fn configure(&mut self, wanted: &[config::Interface], now: Instant) -> Configured {
+        let mut done = Configured::default();
         let mut former = std::mem::take(&mut self.watched);
         for config in wanted {
             let known = former.iter().position(|watched| watched.config.name == config.name);
@@ -60,7 +69,8 @@ impl Interfaces {
             watched.refresh(&self.protection);
             if !watched.current {
                 watched.protect(&mut self.protection, now);
-                changes.push(watched.sentence());
+                let told = if watched.current { &mut done.changes } else { &mut done.problems };
+                told.push(watched.sentence());
             }
             self.watched.push(watched);
         }
@@ -69,28 +79,28 @@ impl Interfaces {
             Ok(linked) => {
                 for name in linked {
                     if !self.watched.iter().any(|watched| watched.config.name == name) {
-                        changes.extend(self.release(&name));
+                        self.release(&name, &mut done);
                     }
                 }
             }
             Err(error) => tracing::warn!("cannot tell which interfaces are protected: {error:#}"),
         }
         self.settle();
-        changes
+        done
     }
 
-    fn release(&mut self, name: &str) -> Option<String> {
+    fn release(&mut self, name: &str, done: &mut Configured) {
         match self.protection.release(name) {
             Ok(true) => {
                 tracing::warn!(
                     "interface {name} is not in the configuration: released, it is no longer protected"
                 );
-                Some(format!("interface {name} is no longer protected"))
+                done.changes.push(format!("interface {name} is no longer protected"));
             }
-            Ok(false) => None,
+            Ok(false) => {}
             Err(error) => {
                 tracing::error!("cannot release interface {name}: {error:#}");
-                Some(format!("interface {name} could not be released: {error:#}"))
+                done.problems.push(format!("interface {name} could not be released: {error:#}"));
             }
         }
     }
@@ -117,9 +127,12 @@ impl Interfaces {
     ///
     /// # Errors
     ///
-    /// Names that are not ours, then nothing is done; or the first that could not be released.
+    /// Names that are not ours, then nothing is done; or those that could not be released, when all were tried.
     pub(super) fn detach(&mut self, names: &[String]) -> Result<Vec<String>, DetachError> {
-        let linked = self.protection.linked().map_err(DetachError::Failed)?;
+        let linked = self.protection.linked().map_err(|error| DetachError::Failed {
+            failed: vec![format!("{error:#}")],
+            detached: Vec::new(),
+        })?;
         let configured = |name: &String| self.watched.iter().any(|watched| watched.config.name == *name);
         let unknown: Vec<_> =
             names.iter().filter(|name| !configured(name) && !linked.contains(name)).cloned().collect();
@@ -132,14 +145,21 @@ impl Interfaces {
             all
         };
         let names = if names.is_empty() { all() } else { names.to_vec() };
-        let mut detached = Vec::new();
+        let (mut detached, mut failed) = (Vec::new(), Vec::new());
         for name in names {
             if let Some(watched) = self.watched.iter_mut().find(|watched| watched.config.name == name) {
                 watched.detached = true;
             }
-            if self.protection.release(&name).map_err(DetachError::Failed)? {
-                tracing::warn!("interface {name} was detached by hand: it is not protected");
-                detached.push(name.clone());
+            match self.protection.release(&name) {
+                Ok(true) => {
+                    tracing::warn!("interface {name} was detached by hand: it is not protected");
+                    detached.push(name.clone());
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    failed.push(format!("interface {name}: {error:#}"));
+                    continue;
+                }
             }
             if let Some(watched) = self.watched.iter_mut().find(|watched| watched.config.name == name) {
                 watched.attached = None;
@@ -150,7 +170,7 @@ impl Interfaces {
                 );
             }
         }
-        Ok(detached)
+        if failed.is_empty() { Ok(detached) } else { Err(DetachError::Failed { failed, detached }) }
     }
 
     /// Whether every interface runs what is configured.
@@ -182,7 +202,7 @@ impl Interfaces {
 #[derive(Debug)]
 pub(super) enum DetachError {
     Unknown(Vec<String>),
-    Failed(anyhow::Error),
+    Failed { failed: Vec<String>, detached: Vec<String> },
 }
 
 impl Watched {

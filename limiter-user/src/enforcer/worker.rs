@@ -691,6 +691,10 @@ impl Worker {
                 items: parsed.problems.iter().map(ToString::to_string).collect(),
             });
         }
+        // A feed that is empty today is no mistake.
+        if parsed.prefixes.is_empty() {
+            return Ok((Parts::new(), AddResponse::default()));
+        }
         let admitted = self.admit(action, parsed.prefixes, options)?;
         self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
         let (edits, response) = self.edits(&admitted, options, caller);

@@ -31,17 +31,47 @@ pub struct Sources {
     pub reader: Arc<dyn Reader>,
 }
 
-/// # Errors
-///
-/// If the address is taken or not this machine's.
-pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen for metrics at {address}; is it taken? set metrics.listen to another address")
-    })
+/// Between two attempts at an address that is not there: at boot, it comes with the network.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Serves at `address` until the daemon stops. While that is not this machine's, or taken, `problem` says so: being
+/// measured must not be what protection waits for.
+pub async fn run(
+    address: SocketAddr,
+    sources: Sources,
+    mut stop: watch::Receiver<bool>,
+    problem: watch::Sender<Option<String>>,
+) {
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => {
+                let sentence = format!(
+                    "metrics are not served: cannot listen at {address}: {error}; trying again. If the address is wrong, \
+                     change metrics.listen and restart the daemon"
+                );
+                problem.send_if_modified(|former| {
+                    let news = former.as_deref() != Some(&sentence);
+                    if news {
+                        tracing::warn!("{sentence}");
+                        *former = Some(sentence);
+                    }
+                    news
+                });
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = stopped(&mut stop) => return,
+        }
+    };
+    if problem.send_replace(None).is_some() {
+        tracing::info!("metrics are served at {address}");
+    }
+    serve(listener, sources, stop).await;
 }
 
-/// Serves until the daemon stops.
-pub async fn serve(listener: TcpListener, sources: Sources, mut stop: watch::Receiver<bool>) {
+async fn serve(listener: TcpListener, sources: Sources, mut stop: watch::Receiver<bool>) {
     let router = Router::new().route("/metrics", get(metrics)).with_state(sources);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
@@ -95,4 +125,35 @@ fn scrape(sources: &Sources) -> anyhow::Result<String> {
 fn failure(error: &anyhow::Error) -> Response {
     tracing::warn!("metrics: {error:#}");
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::dataplane::memory::MemoryDataplane;
+    use crate::metrics::LastReload;
+
+    /// The clock jumps to the next attempt.
+    #[tokio::test(start_paused = true)]
+    async fn a_taken_address_is_told_and_tried_again() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let reload = LastReload { successful: true, succeeded_at: SystemTime::UNIX_EPOCH };
+        let state = DaemonState { started: SystemTime::UNIX_EPOCH, interfaces: Vec::new(), reload };
+        let (_daemon, daemon) = watch::channel(Arc::new(state));
+        let (_summary, summary) = watch::channel(Arc::default());
+        let sources = Sources { daemon, summary, reader: Arc::new(MemoryDataplane::new(1)) };
+        let (stop, stopping) = watch::channel(false);
+        let (problem, mut told) = watch::channel(None::<String>);
+        let server = tokio::spawn(run(address, sources, stopping, problem));
+        let sentence = told.wait_for(Option::is_some).await.unwrap().clone().unwrap_or_default();
+        assert!(sentence.contains(&address.to_string()), "{sentence}");
+        drop(taken);
+        told.wait_for(Option::is_none).await.unwrap();
+        tokio::net::TcpStream::connect(address).await.unwrap();
+        stop.send_replace(true);
+        server.await.unwrap();
+    }
 }

@@ -5,6 +5,8 @@ use crate::telemetry::DECISION;
 
 /// Prefixes that are named in an event; of larger requests only the number is told.
 const NAMED: usize = 20;
+/// The longest text that is a prefix, and then some: what is longer was refused, and is not repeated.
+const LONGEST: usize = 64;
 
 /// What was asked for, and by whom.
 pub(super) struct Decision<'a> {
@@ -58,6 +60,8 @@ impl Decision<'_> {
     }
 
     fn named(&self) -> Option<String> {
-        (!self.prefixes.is_empty() && self.prefixes.len() <= NAMED).then(|| self.prefixes.join(" "))
+        let few = !self.prefixes.is_empty() && self.prefixes.len() <= NAMED;
+        let short = |prefix: &String| prefix.len() <= LONGEST;
+        (few && self.prefixes.iter().all(short)).then(|| self.prefixes.join(" "))
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::body::{self, invalid};
 use super::decisions::Decision;
 use super::{Backend, Request};
+use crate::blocklist;
 use crate::config::Action;
 use crate::control::protocol::{
     AddRequest, AddResponse, Counters, DetachRequest, Detached, Explanation, InterfaceCounters, Problem,
@@ -119,6 +120,8 @@ async fn add(
     }
     let AddRequest { prefixes, seconds, reason, force, .. } = request.clone();
     let outcome = shared.backend.enforcer.add(action, request, caller.into()).await;
+    // As it is kept: without control characters, and short.
+    let reason = reason.as_deref().and_then(blocklist::reason);
     let (prefixes, reason) = (prefixes.as_slice(), reason.as_deref());
     let decision = Decision { action, change: "add", prefixes, seconds, reason, force, uid: caller.uid };
     decided(&decision, outcome, |done| done.added + done.updated)
@@ -191,12 +194,13 @@ async fn import(
         ssh_peer: query.ssh_peer,
     };
     let outcome = shared.backend.enforcer.import(Action::Block, text, options, caller.into()).await;
+    let reason = query.reason.as_deref().and_then(blocklist::reason);
     let decision = Decision {
         action: Action::Block,
         change: "import",
         prefixes: &[],
         seconds: query.seconds,
-        reason: query.reason.as_deref(),
+        reason: reason.as_deref(),
         force: query.force,
         uid: caller.uid,
     };

@@ -208,9 +208,9 @@ async fn what_the_root_answers() {
 
     let reload = async {
         match fixture.daemon.recv().await {
-            Some(Request::Reload(reply)) => {
-                reply.send(Ok(Reloaded { changes: vec!["a change".to_owned()] })).unwrap()
-            }
+            Some(Request::Reload(reply)) => reply
+                .send(Ok(Reloaded { changes: vec!["a change".to_owned()], problems: Vec::new() }))
+                .unwrap(),
             other => panic!("{other:?}"),
         }
     };
