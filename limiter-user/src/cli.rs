@@ -14,6 +14,7 @@ mod import;
 mod lists;
 pub mod packet;
 mod render;
+mod ssh;
 mod status;
 
 use std::io::{self, IsTerminal, Write};
@@ -71,7 +72,7 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         out: io::BufWriter::new(io::stdout().lock()),
         json: arguments.global.json,
         palette: Palette { enabled: coloured(arguments.global.color) },
-        ssh_peer: ssh_peer(std::env::var("SSH_CONNECTION").ok().as_deref()),
+        ssh_peer: ssh::peer(),
     };
     let outcome = runtime.block_on(command(&mut session, arguments.command));
     // Reading standard input blocks a thread of the runtime that cannot be interrupted.
@@ -129,15 +130,6 @@ fn coloured(color: Color) -> bool {
             std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && io::stdout().is_terminal()
         }
     }
-}
-
-/// The client's address in `SSH_CONNECTION`: the first of four words (sshd's environment, ssh(1)).
-fn ssh_peer(connection: Option<&str>) -> Option<String> {
-    let peer = connection?.split_ascii_whitespace().next()?;
-    // A link-local peer has a zone behind it.
-    let address = peer.split_once('%').map_or(peer, |(address, _)| address);
-    address.parse::<std::net::IpAddr>().ok()?;
-    Some(address.to_owned())
 }
 
 #[cfg(test)]

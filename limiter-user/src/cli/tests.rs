@@ -3,7 +3,6 @@ use clap::{CommandFactory, Parser};
 use super::args::{Arguments, Source};
 use super::failure::{Exit, Failure};
 use super::render::{self, Palette};
-use super::ssh_peer;
 use crate::config::Action;
 use crate::control::client::ClientError;
 use crate::control::protocol::{
@@ -94,20 +93,6 @@ fn host_bits_and_mapped_addresses_are_normalised() {
     let super::Command::Block(super::Block::Add(add)) = arguments.command else { panic!("another command") };
     let prefix = |text: &str| Source::Prefix(text.parse().unwrap());
     assert_eq!(add.addresses, [prefix("10.0.0.0/8"), prefix("192.0.2.1")]);
-}
-
-#[test]
-fn the_peer_of_an_ssh_session() {
-    for (variable, expected) in [
-        (Some("203.0.113.9 51234 192.0.2.1 22"), Some("203.0.113.9")),
-        (Some("2001:db8::9 51234 2001:db8::1 22"), Some("2001:db8::9")),
-        (Some("fe80::9%eth0 51234 fe80::1%eth0 22"), Some("fe80::9")),
-        (Some("UNKNOWN 65535 UNKNOWN 65535"), None),
-        (Some(""), None),
-        (None, None),
-    ] {
-        assert_eq!(ssh_peer(variable).as_deref(), expected, "{variable:?}");
-    }
 }
 
 fn claim() -> Claim {

@@ -27,14 +27,8 @@ pub struct Socket {
 /// If somebody listens there, if the file is not a socket, or if the file system refuses.
 pub async fn bind(path: &Path, operators: Operators) -> anyhow::Result<Socket> {
     let shown = path.display();
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty())
-        && !directory.exists()
-    {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(directory)
-            .and_then(|()| std::os::unix::fs::chown(directory, None, operators.group))
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        make(directory, path, operators)
             .with_context(|| format!("cannot make {} for the control socket", directory.display()))?;
     }
     match fs::symlink_metadata(path) {
@@ -77,6 +71,42 @@ pub async fn bind(path: &Path, operators: Operators) -> anyhow::Result<Socket> {
     }
 }
 
+/// Makes the directory of the socket at `path`, for `operators` only. One that an earlier start made, perhaps for another
+/// group, is made over; what others use is left alone.
+fn make(directory: &Path, path: &Path, operators: Operators) -> io::Result<()> {
+    if directory.exists() {
+        if !is_ours(directory, path)? {
+            return Ok(());
+        }
+    } else {
+        if let Some(parent) = directory.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+        }
+        fs::DirBuilder::new().mode(0o700).create(directory)?;
+    }
+    let group = operators.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
+    std::os::unix::fs::chown(directory, None, Some(group))?;
+    // The mode that it is made with is subject to the umask.
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o750))
+}
+
+/// Whether `directory` looks like one that [`make`] made: closed to others, and for nothing but the socket.
+fn is_ours(directory: &Path, path: &Path) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(directory)?;
+    if !metadata.is_dir()
+        || metadata.uid() != rustix::process::geteuid().as_raw()
+        || !matches!(metadata.mode() & 0o7777, 0o700 | 0o750)
+    {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(directory)? {
+        if Some(entry?.file_name().as_os_str()) != path.file_name() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 impl Socket {
     pub(super) async fn accept(&self) -> io::Result<UnixStream> {
         Ok(self.listener.accept().await?.0)
@@ -90,6 +120,50 @@ impl Drop for Socket {
         if ours {
             // If it stays, the next start replaces it.
             let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_an_earlier_start_is_made_over_and_others_are_not() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("run/limiter.sock");
+        let directory = path.parent().unwrap();
+        let operators = Operators { group: Some(rustix::process::getegid().as_raw()) };
+        // As under a umask of 077.
+        fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
+        let first = bind(&path, operators).await.unwrap();
+        assert_eq!(mode(directory), 0o750);
+        drop(first);
+
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        drop(bind(&path, operators).await.unwrap());
+        assert_eq!(mode(directory), 0o755, "others may look into it");
+
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(directory.join("something"), "else").unwrap();
+        drop(bind(&path, operators).await.unwrap());
+        assert_eq!(mode(directory), 0o700, "it has something else in it");
+    }
+
+    #[tokio::test]
+    async fn the_group_of_the_directory_follows_the_configuration() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("run/limiter.sock");
+        for group in [1, 2] {
+            drop(bind(&path, Operators { group: Some(group) }).await.unwrap());
+            assert_eq!(fs::symlink_metadata(path.parent().unwrap()).unwrap().gid(), group);
         }
     }
 }
