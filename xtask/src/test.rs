@@ -51,7 +51,10 @@ struct Sum {
 /// Runs the tests; fails if one did, or if none ran.
 pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     if !arguments.host && !workspace::is_root() {
-        bail!("the kernel tests need root; run this as root, or only the others: cargo xtask test --host");
+        bail!(
+            "the kernel tests need root; run: sudo env PATH=\"$PATH\" HOME=\"$HOME\" cargo xtask test, or only the \
+             others: cargo xtask test --host"
+        );
     }
     let start = Instant::now();
     let mut sum = Sum::default();
