@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 
 use super::bpf;
 
-/// The oldest kernel that has everything that is needed.
-pub const MINIMUM_KERNEL: &str = "5.12";
+/// The oldest kernel that should do. Compare-and-swap came with 5.12, but verifiers of that time are not tried.
+pub const MINIMUM_KERNEL: &str = "5.15";
 
 /// What is optional.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub fn probe() -> anyhow::Result<Features> {
     }
     nothing().with_context(|| format!("this kernel ({release}) refuses XDP programs"))?;
     bpf::load_probe(&compare_and_swap(), false).with_context(|| {
-        format!("this kernel ({release}) has no BPF compare-and-swap; Linux {MINIMUM_KERNEL} is the oldest that does")
+        format!("this kernel ({release}) has no BPF compare-and-swap; limiter needs Linux {MINIMUM_KERNEL} or later")
     })?;
     let frags = bpf::load_probe(&[move_constant(0, XDP_PASS), EXIT], true).is_ok();
     let btf = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
