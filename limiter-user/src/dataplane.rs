@@ -44,7 +44,7 @@ impl std::error::Error for ApplyError {}
 
 /// Changes the kernel's lists.
 pub trait Writer: Send {
-    /// Makes `changes` in order. Idempotent.
+    /// Makes `changes`: those that concern the same address in order. Idempotent.
     ///
     /// # Errors
     ///

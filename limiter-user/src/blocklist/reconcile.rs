@@ -103,6 +103,10 @@ fn raises(installed: &[Change], desired: impl Iterator<Item = Change>) -> Vec<Ch
         }
     }
     unneeded.extend(installed.map(|change| change.prefix));
+    // Within these two no order matters. Hosts and prefixes are in two tables, and the way from one to the other and back
+    // costs a system call.
+    allows.sort_by_key(|change| change.prefix.is_host());
+    rest.sort_by_key(|change| change.prefix.is_host());
     // Wide before narrow, so that nothing falls back to what is about to go too.
     unneeded.sort_by_key(|prefix: &Prefix| prefix.length());
     allows.append(&mut rest);

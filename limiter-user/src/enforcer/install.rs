@@ -122,8 +122,10 @@ impl Installer {
 
     fn make_missing(&mut self, prefixes: &[Prefix], list: &Blocklist) {
         let mut changes: Vec<Change> = prefixes.iter().map(|prefix| list.change(*prefix)).collect();
-        // What makes room goes first, and allows before blocks.
-        changes.sort_by_key(|Change { entry, .. }| (!entry.is_none(), entry.allow_until == 0));
+        // What makes room goes first, and allows before blocks; each table's on their own, which makes large batches.
+        changes.sort_by_key(|Change { prefix, entry }| {
+            (!entry.is_none(), entry.allow_until == 0, prefix.is_host())
+        });
         self.make_what_fits(&changes, &[]);
     }
 

@@ -38,49 +38,82 @@ impl KernelWriter {
     pub(super) fn new(maps: Arc<Maps>) -> Self {
         Self { maps, pending: Default::default() }
     }
+}
 
-    /// Makes the pending changes of one table.
-    fn flush(&mut self, table: usize) -> Result<(), ApplyError> {
-        let spec = TABLES[table];
-        let mut pending = std::mem::take(&mut self.pending[table]);
-        let result = make(&self.maps, spec, &pending);
-        // The buffers are kept, their content is not.
-        pending.keys.clear();
-        pending.values.clear();
-        pending.count = 0;
-        self.pending[table] = pending;
-        result
+impl Pending {
+    fn push(&mut self, Change { prefix, entry }: &Change) {
+        self.removes = entry.is_none();
+        self.count += 1;
+        push_key(&mut self.keys, *prefix);
+        if !self.removes {
+            self.values.extend(entry.block_until.to_ne_bytes());
+            self.values.extend(entry.allow_until.to_ne_bytes());
+        }
     }
+
+    /// The buffers are kept, their content is not.
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.values.clear();
+        self.count = 0;
+    }
+}
+
+/// Collects changes in batches of one kind for one table, and has them made. What concerns the same address is made in
+/// order: of each family there is only one batch at a time, since a host's change and that of a prefix around it, which
+/// are in two tables, must not pass each other.
+fn in_batches(
+    changes: &[Change],
+    pending: &mut [Pending; TABLES.len()],
+    mut make: impl FnMut(usize, &Pending) -> Result<(), ApplyError>,
+) -> Result<(), ApplyError> {
+    let mut flush = |table: usize, pending: &mut Pending| {
+        let result = if pending.count == 0 { Ok(()) } else { make(table, pending) };
+        pending.clear();
+        result
+    };
+    let mut outcome = Ok(());
+    for change in changes {
+        let table = table_of(change.prefix);
+        let sibling = sibling(table);
+        outcome = flush(sibling, &mut pending[sibling]);
+        let pending = &mut pending[table];
+        if outcome.is_ok() && (pending.count == BATCH || pending.removes != change.entry.is_none()) {
+            outcome = flush(table, pending);
+        }
+        if outcome.is_err() {
+            break;
+        }
+        pending.push(change);
+    }
+    // Also after an error: what came before it in the other family is still pending.
+    for (table, pending) in pending.iter_mut().enumerate() {
+        let result = flush(table, pending);
+        outcome = outcome.and(result);
+    }
+    outcome
+}
+
+/// Copies all lists. Returns the tables that had not the room for all entries.
+pub(super) fn copy(from: &Maps, to: Arc<Maps>) -> Result<Vec<&'static str>, ApplyError> {
+    let mut writer = KernelWriter::new(to);
+    let mut full = Vec::new();
+    for spec in TABLES {
+        let mut entries = Vec::new();
+        read(from, spec, &mut entries).map_err(|error| ApplyError::Kernel { table: spec.name, error })?;
+        match writer.apply(&entries) {
+            Ok(()) => {}
+            Err(ApplyError::Full { table, .. }) => full.push(table),
+            Err(error @ ApplyError::Kernel { .. }) => return Err(error),
+        }
+    }
+    Ok(full)
 }
 
 impl Writer for KernelWriter {
     fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
-        let mut first_error = Ok(());
-        for Change { prefix, entry } in changes {
-            let table = table_of(*prefix);
-            let removes = entry.is_none();
-            let pending = &self.pending[table];
-            if pending.count == BATCH || (pending.count > 0 && pending.removes != removes) {
-                first_error = self.flush(table);
-                if first_error.is_err() {
-                    break;
-                }
-            }
-            let pending = &mut self.pending[table];
-            pending.removes = removes;
-            pending.count += 1;
-            push_key(&mut pending.keys, *prefix);
-            if !removes {
-                pending.values.extend(entry.block_until.to_ne_bytes());
-                pending.values.extend(entry.allow_until.to_ne_bytes());
-            }
-        }
-        // Also after an error: what came before it in other tables is still pending.
-        for table in 0..TABLES.len() {
-            let result = self.flush(table);
-            first_error = first_error.and(result);
-        }
-        first_error
+        let maps = &self.maps;
+        in_batches(changes, &mut self.pending, |table, pending| make(maps, TABLES[table], pending))
     }
 
     fn installed(&mut self) -> Result<Vec<Change>, ApplyError> {
@@ -101,6 +134,11 @@ fn table_of(prefix: Prefix) -> usize {
         (Address::V4(_), false) => 2,
         (Address::V6(_), false) => 3,
     }
+}
+
+/// The other table of the same family.
+fn sibling(table: usize) -> usize {
+    (table + 2) % TABLES.len()
 }
 
 fn push_key(keys: &mut Vec<u8>, prefix: Prefix) {
@@ -271,7 +309,82 @@ fn push(spec: &MapSpec, key: &[u8], value: &[u8], changes: &mut Vec<Change>) {
 
 #[cfg(test)]
 mod tests {
+    use limiter_common::Nanos;
+
     use super::*;
+
+    fn change(text: &str, entry: Entry) -> Change {
+        Change { prefix: text.parse().unwrap(), entry }
+    }
+
+    /// The batches that are made of `changes`: table, whether it removes, and elements.
+    fn batches(changes: &[Change], fails: Option<usize>) -> (Vec<(&'static str, bool, usize)>, bool) {
+        let mut made = Vec::new();
+        let mut pending = Default::default();
+        let outcome = in_batches(changes, &mut pending, |table, pending| {
+            made.push((TABLES[table].name, pending.removes, pending.count));
+            if fails == Some(made.len()) {
+                return Err(ApplyError::Full { table: TABLES[table].name, capacity: 0 });
+            }
+            Ok(())
+        });
+        assert!(pending.iter().all(|pending| pending.count == 0 && pending.keys.is_empty()));
+        (made, outcome.is_ok())
+    }
+
+    const BLOCK: Entry = Entry { block_until: Nanos::NEVER.0, allow_until: 0 };
+    const ALLOW: Entry = Entry { block_until: 0, allow_until: Nanos::NEVER.0 };
+
+    #[test]
+    fn a_host_and_the_prefix_around_it_do_not_pass_each_other() {
+        // A host becomes part of a prefix.
+        let to_prefix = [change("192.0.2.0/24", BLOCK), change("192.0.2.1", Entry::NONE)];
+        assert_eq!(
+            batches(&to_prefix, None).0,
+            [("prefixes_v4", false, 1), ("addresses_v4", true, 1)],
+            "removed before it was blocked otherwise"
+        );
+        let allowed_first = [change("2001:db8::/32", ALLOW), change("2001:db8::1", BLOCK)];
+        assert_eq!(
+            batches(&allowed_first, None).0,
+            [("prefixes_v6", false, 1), ("addresses_v6", false, 1)],
+            "blocked before it was allowed"
+        );
+        let back =
+            [change("192.0.2.1", BLOCK), change("192.0.2.0/24", Entry::NONE), change("192.0.2.2", BLOCK)];
+        assert_eq!(
+            batches(&back, None).0,
+            [("addresses_v4", false, 1), ("prefixes_v4", true, 1), ("addresses_v4", false, 1)]
+        );
+    }
+
+    #[test]
+    fn families_do_not_break_each_others_batches() {
+        let hosts: Vec<Change> = (0..BATCH + 1)
+            .flat_map(|n| {
+                [
+                    change(&format!("10.0.{}.{}", n / 256, n % 256), BLOCK),
+                    change(&format!("2001:db8::{n:x}"), BLOCK),
+                ]
+            })
+            .collect();
+        let (made, _) = batches(&hosts, None);
+        let (v4, v6) = (("addresses_v4", false, BATCH), ("addresses_v6", false, BATCH));
+        assert_eq!(made, [v4, v6, ("addresses_v4", false, 1), ("addresses_v6", false, 1)]);
+    }
+
+    #[test]
+    fn after_an_error_only_the_other_family_goes_on() {
+        let changes = [
+            change("2001:db8::1", BLOCK),
+            change("192.0.2.1", BLOCK),
+            change("192.0.2.0/24", BLOCK),
+            change("192.0.2.2", BLOCK),
+        ];
+        let (made, worked) = batches(&changes, Some(1));
+        assert_eq!(made, [("addresses_v4", false, 1), ("addresses_v6", false, 1)]);
+        assert!(!worked);
+    }
 
     #[test]
     fn keys_are_read_back_as_they_were_written() {

@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use limiter_common::abi::{self, ABI_VERSION, MAPS, MapSpec};
@@ -23,8 +24,8 @@ use rustix::mount::MountFlags;
 
 use super::bpf;
 use super::links::{PinnedLink, look_at};
-use super::load;
 use super::maps::{Maps, entries, kind_number};
+use super::{lists, load};
 use crate::config::Capacity;
 
 /// Where bpffs is mounted on most systems.
@@ -116,8 +117,8 @@ impl Pins {
                 let maps = Maps::pinned(&directory)?;
                 return Ok(Opened { maps, adopted: true, notes });
             }
-            // Those that run still need all of their lists, as they are: what moves from one table to another would be
-            // gone from the one that is shared, and not be there in the other.
+            // Programs that run need all of their lists as they are: of what moves from one table to another, a shared
+            // one would lose it, and the other not get it.
             kept.retain(|(spec, _)| !is_list(spec));
         }
 
@@ -130,6 +131,9 @@ impl Pins {
         load::create_maps(&fresh, capacity)
             .with_context(|| format!("cannot create and pin the maps in {}", fresh.display()))?;
         if found {
+            let copied = lists::copy(&Maps::pinned(&directory)?, Arc::new(Maps::pinned(&fresh)?))
+                .context("cannot copy the lists to the new tables")?;
+            notes.extend(copied.iter().map(|table| format!("table {table} is too small for what was in it")));
             // Its links keep enforcing, with the old tables, until each interface is protected anew.
             let aside = free_path(|number| self.base.join(format!("v{ABI_VERSION}-old-{number}")));
             fs::rename(&directory, &aside).map_err(|error| cannot_pin(&aside, error))?;
