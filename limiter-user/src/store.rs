@@ -50,6 +50,8 @@ pub struct Opened {
     pub records: Vec<Record>,
     /// Whether claims may be missing that were there; also if there was no file at all.
     pub lost: bool,
+    /// There may be records that could not be read for now: the first [`Store::reopen`] brings them.
+    pub unseen: bool,
     /// For the operator.
     pub warnings: Vec<String>,
 }
@@ -58,14 +60,12 @@ pub struct Opened {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotStored(pub String);
 
-/// The open store. While it is unusable, every commit tries to open it again.
+/// The open store. After an error it is unusable until it is [opened again](Store::reopen).
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
     boot_id: [u8; 16],
     state: Result<Database, String>,
-    /// See [`Store::owe`].
-    owed: Vec<Write>,
 }
 
 impl Store {
@@ -75,6 +75,7 @@ impl Store {
         let path = directory.join("claims.redb");
         let mut warnings = Vec::new();
         let mut lost = false;
+        let mut unseen = false;
         let (state, records) = match open_file(&path, boot_id, now) {
             Ok((database, contents)) => {
                 lost |= contents.note(&path, &mut warnings);
@@ -83,12 +84,9 @@ impl Store {
             Err(OpenError::Unusable(why)) => {
                 let records = read_only(&path, boot_id, now).unwrap_or_else(|| {
                     lost = true;
+                    unseen = true;
                     Vec::new()
                 });
-                warnings.push(format!(
-                    "the state in {} cannot be written: {why}; nothing can be added until it can",
-                    path.display()
-                ));
                 (Err(why), records)
             }
             Err(OpenError::Corrupt(why)) => {
@@ -96,7 +94,7 @@ impl Store {
                 start_anew(&path, &why, boot_id, now, &mut warnings)
             }
         };
-        Opened { store: Self { path, boot_id, state, owed: Vec::new() }, records, lost, warnings }
+        Opened { store: Self { path, boot_id, state }, records, lost, unseen, warnings }
     }
 
     /// Why nothing can be stored now.
@@ -124,48 +122,55 @@ impl Store {
         self.write(writes, now, Durability::None)
     }
 
-    /// Remembers `writes` that were refused but must not be forgotten: the next commit makes them too.
-    pub fn owe(&mut self, writes: Vec<Write>) {
-        self.owed.extend(writes);
-    }
-
-    /// Makes what is owed, and opens the store again if it is unusable.
+    /// Opens the store again if it is unusable. Then returns what is in it: not what was committed last, where a
+    /// [`Self::commit_later`] was not followed by a [`Self::commit`], and nothing at all if the file is gone.
     ///
     /// # Errors
     ///
-    /// If the disk refused.
-    pub fn settle(&mut self, now: Now) -> Result<(), NotStored> {
+    /// If it still is unusable.
+    pub fn reopen(&mut self, now: Now) -> Result<Option<Vec<Record>>, NotStored> {
         if self.state.is_ok() {
-            self.commit(&[], now)
-        } else {
-            self.write_all(&[], now, Durability::Immediate)
+            return Ok(None);
         }
+        match open_file(&self.path, self.boot_id, now) {
+            Ok((database, contents)) => {
+                self.state = Ok(database);
+                if contents.unreadable > 0 {
+                    let path = self.path.display();
+                    tracing::warn!("{} entries of {path} cannot be read", contents.unreadable);
+                }
+                Ok(Some(contents.records))
+            }
+            Err(error) => {
+                let why = error.to_string();
+                let refusal = self.refusal(&why);
+                self.state = Err(why);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn refusal(&self, why: &str) -> NotStored {
+        NotStored(format!("{}: {why}", self.path.display()))
+    }
+
+    /// What an error of the disk leaves.
+    #[cfg(test)]
+    pub(crate) fn fail(&mut self) {
+        self.state = Err("a test".to_owned());
     }
 
     fn write(&mut self, writes: &[Write], now: Now, durability: Durability) -> Result<(), NotStored> {
-        if writes.is_empty() && self.owed.is_empty() {
+        if writes.is_empty() {
             return Ok(());
-        }
-        self.write_all(writes, now, durability)
-    }
-
-    fn write_all(&mut self, writes: &[Write], now: Now, durability: Durability) -> Result<(), NotStored> {
-        let refused = |path: &Path, why: &str| NotStored(format!("{}: {why}", path.display()));
-        if self.state.is_err() {
-            match open_file(&self.path, self.boot_id, now) {
-                Ok((database, _)) => self.state = Ok(database),
-                Err(error) => self.state = Err(error.to_string()),
-            }
         }
         let database = match &self.state {
             Ok(database) => database,
-            Err(why) => return Err(refused(&self.path, why)),
+            Err(why) => return Err(self.refusal(why)),
         };
         let boot = Boot { id: self.boot_id, wall: record::wall_nanos(now), boot: now.boot };
-        let mut encoded: Vec<(Vec<u8>, Option<Vec<u8>>)> = self
-            .owed
+        let mut encoded: Vec<(Vec<u8>, Option<Vec<u8>>)> = writes
             .iter()
-            .chain(writes)
             .map(|write| match write {
                 Write::Put(claim) => {
                     let key = record::key(claim.prefix, claim.action, &claim.owner);
@@ -177,19 +182,14 @@ impl Store {
             .collect();
         // Neighbours share pages. Stable: of two writes to one key the later one counts.
         encoded.sort_by(|(a, _), (b, _)| a.cmp(b));
-        match guarded(|| write(database, &encoded, durability)) {
-            Ok(()) => {
-                self.owed.clear();
-                Ok(())
-            }
-            Err(error) => {
-                let why = error.to_string();
-                let refusal = refused(&self.path, &why);
-                // After an error the library refuses everything until the file is opened again.
-                self.state = Err(why);
-                Err(refusal)
-            }
+        if let Err(error) = guarded(|| write(database, &encoded, durability)) {
+            let why = error.to_string();
+            let refusal = self.refusal(&why);
+            // After an error the library refuses everything until the file is opened again.
+            self.state = Err(why);
+            return Err(refusal);
         }
+        Ok(())
     }
 }
 
@@ -331,13 +331,12 @@ fn start_anew(
         aside.display(),
         saved.len()
     ));
-    let mut store = Store { path: path.to_owned(), boot_id, state: Err(String::new()), owed: Vec::new() };
+    let state =
+        open_file(path, boot_id, now).map(|(database, _)| database).map_err(|error| error.to_string());
+    let mut store = Store { path: path.to_owned(), boot_id, state };
     let writes: Vec<Write> = saved.iter().cloned().map(Write::Put).collect();
     if let Err(NotStored(why)) = store.commit(&writes, now) {
         warnings.push(format!("the claims that were read are in force but not stored: {why}"));
-    }
-    if store.state.is_err() {
-        store.state = open_file(path, boot_id, now).map(|(database, _)| database).map_err(|e| e.to_string());
     }
     (store.state, saved)
 }

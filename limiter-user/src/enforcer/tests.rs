@@ -337,7 +337,8 @@ async fn without_a_state_directory_it_enforces_and_refuses() {
     assert_eq!(setup.lists(), ["192.0.2.1 b a"]);
     let summary = handle.summary().borrow().clone();
     assert!(!summary.durable);
-    assert!(summary.warnings[0].contains("cannot be written"), "{:?}", summary.warnings);
+    let warned = summary.warnings.iter().any(|warning| warning.contains("cannot be written"));
+    assert!(warned, "{:?}", summary.warnings);
     // It comes back without a restart.
     std::fs::remove_file(setup.path("state")).unwrap();
     handle.add(Action::Block, asked(&["192.0.2.7"]), UID).await.unwrap();
@@ -800,4 +801,44 @@ async fn a_reload_that_fails_changes_nothing() {
     setup.more = former;
     handle.reload(setup.config()).await.unwrap();
     assert_eq!(setup.lists(), ["192.0.2.1 b"]);
+}
+
+/// Something holds the store at the start: what is in it comes into force when it can be read.
+#[tokio::test]
+async fn what_could_not_be_read_at_the_start_is_taken_over_later() {
+    for rebooted in [false, true] {
+        let mut setup = Setup::new();
+        let handle = setup.start();
+        let because = AddRequest { reason: Some("flood".to_owned()), ..asked(&["192.0.2.1", "192.0.2.2"]) };
+        handle.add(Action::Block, because, UID).await.unwrap();
+        handle.add(Action::Allow, asked(&["192.0.2.3"]), UID).await.unwrap();
+        handle.shutdown().await;
+        if rebooted {
+            setup.kernel = MemoryDataplane::new(100);
+        }
+        let holder = Store::open(&setup.path("state"), BOOT, still());
+        let handle = setup.start();
+        assert_eq!(setup.lists().len(), if rebooted { 0 } else { 3 });
+        let warnings = handle.summary().borrow().warnings.clone();
+        assert!(warnings.iter().any(|warning| warning.contains("not in force until it can")), "{warnings:?}");
+        let error = handle.add(Action::Allow, asked(&["192.0.2.9"]), UID).await.unwrap_err();
+        assert!(matches!(error, Error::NotDurable(_)), "{error:?}");
+        // Whether it was there or not is not known; it shall not come back.
+        let error = handle.remove(Action::Block, gone(&["192.0.2.2"]), UID).await.unwrap_err();
+        assert!(matches!(error, Error::NotDurable(_)), "{error:?}");
+
+        drop(holder);
+        handle.add(Action::Block, asked(&["192.0.2.4"]), UID).await.unwrap();
+        let expected = ["192.0.2.1 b", "192.0.2.3 a", "192.0.2.4 b", "192.0.2.9 a"];
+        assert_eq!(setup.lists(), expected);
+        let reasons: Vec<Option<String>> =
+            claims(&handle, Action::Block).await.into_iter().map(|claim| claim.reason).collect();
+        assert_eq!(reasons, [Some("flood".to_owned()), None]);
+        let summary = handle.summary().borrow().clone();
+        assert!(summary.durable && !summary.warnings.iter().any(|warning| warning.contains("state")));
+        handle.shutdown().await;
+        let fresh = Setup { kernel: MemoryDataplane::new(100), ..setup };
+        fresh.start();
+        assert_eq!(fresh.lists(), expected);
+    }
 }

@@ -36,6 +36,8 @@ const EXPIRED: usize = 1 << 13;
 const TOLD: usize = 100;
 /// Expired prefixes that are named in one event; of more only the number is told.
 const NAMED: usize = 20;
+/// The reason of claims that nobody remembers.
+const RECOVERED: &str = "recovered from the kernel";
 /// How long the machine's addresses are believed to be what they were if nobody says otherwise. Asking for them takes
 /// long on a machine with a large routing table; the daemon reloads the lists when it hears that they have changed.
 const LIFELINES: Nanos = Nanos::from_secs(60);
@@ -47,6 +49,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(60);
 pub(super) struct Worker {
     list: Blocklist,
     store: Store,
+    /// While what is stored could not be read: what was decided meanwhile, which outranks it.
+    unseen: Option<HashSet<Key>>,
     kernel: Installer,
     config: Arc<Config>,
     clock: fn() -> Now,
@@ -119,6 +123,7 @@ impl Worker {
         let mut worker = Self {
             list,
             store: opened.store,
+            unseen: opened.unseen.then(HashSet::new),
             kernel,
             config,
             clock,
@@ -132,6 +137,9 @@ impl Worker {
             work: None,
             stopping: None,
         };
+        for warning in worker.warnings.iter().cloned().chain(worker.store_problem()) {
+            tracing::warn!("{warning}");
+        }
         let files = lists::read(&worker.config.lists);
         let guards = worker.guards(None);
         let created = render::seconds(begun.wall);
@@ -196,7 +204,7 @@ impl Worker {
                     kept.push(Edit::Set(claim));
                 }
                 None if lost => {
-                    claim.terms.reason = reason("recovered from the kernel");
+                    claim.terms.reason = reason(RECOVERED);
                     recovered.push(Edit::Set(claim));
                 }
                 None => {}
@@ -218,9 +226,9 @@ impl Worker {
                 recovered.len()
             ));
             let writes = self.writes_of(&recovered);
+            // Otherwise with all else, when the store can be opened again.
             if let Err(NotStored(why)) = self.store.commit(&writes, now) {
-                self.warn(format!("what was recovered from the kernel is not stored yet: {why}"));
-                self.store.owe(writes);
+                tracing::warn!("what was recovered from the kernel is not stored yet: {why}");
             }
             self.list.apply(recovered);
         }
@@ -266,9 +274,81 @@ impl Worker {
     /// Tries again what could not be stored, or not be put in force.
     fn settle(&mut self) {
         self.kernel.settle(&self.list);
-        if let Err(NotStored(why)) = self.store.settle((self.clock)()) {
+        self.mend();
+    }
+
+    /// Opens the store again if that is due, and makes it hold what is claimed here: everything, since some of what was
+    /// written last may be lost. What could not be read at the start is taken over first.
+    ///
+    /// Comes before edits are planned: what is claimed may be different afterwards. If it fails, so does what has to be
+    /// stored.
+    fn mend(&mut self) {
+        if let Err(NotStored(why)) = self.try_to_mend() {
             tracing::debug!("the state cannot be written: {why}");
         }
+    }
+
+    fn try_to_mend(&mut self) -> Result<(), NotStored> {
+        let now = (self.clock)();
+        let Some(records) = self.store.reopen(now)? else { return Ok(()) };
+        let decided = self.unseen.take();
+        let recovered = reason(RECOVERED);
+        let mut stored = Vec::with_capacity(records.len());
+        let (mut found, mut writes) = (Vec::new(), Vec::new());
+        for Record { prefix, action, owner, terms } in records {
+            // Nothing else is stored.
+            if owner != Owner::Operator {
+                continue;
+            }
+            let key = Key { prefix, action, owner: self.operator };
+            let news = decided.as_ref().is_some_and(|decided| !decided.contains(&key));
+            match self.list.get(key) {
+                Some(claim) if claim.terms == terms => stored.push(key),
+                Some(claim) if !news || claim.terms.reason != recovered => {}
+                None if !news => writes.push(Write::Delete { prefix, action, owner }),
+                Some(_) | None => {
+                    stored.push(key);
+                    found.push(Edit::Set(Claim { key, terms }));
+                }
+            }
+        }
+        if !found.is_empty() {
+            tracing::info!("{} stored claims could be read at last, and are in force", found.len());
+            let changes = self.list.apply(found).changes;
+            self.kernel.apply_what_fits(changes, &[], &self.list);
+        }
+        stored.sort_unstable();
+        let operator = self.operator;
+        let unstored = self
+            .list
+            .from(None)
+            .filter(|claim| claim.key.owner == operator && stored.binary_search(&claim.key).is_err());
+        writes.extend(unstored.filter_map(|claim| self.write_of(&Edit::Set(claim))));
+        for part in writes.chunks(PART) {
+            self.store.commit_later(part, now)?;
+        }
+        // Once more the last, to wait for the disk.
+        self.store.commit(writes.get(writes.len().saturating_sub(1)..).unwrap_or_default(), now)
+    }
+
+    /// Notes what was decided while it is not known what is stored.
+    fn decide(&mut self, keys: impl Iterator<Item = Key>) {
+        if let Some(decided) = &mut self.unseen {
+            decided.extend(keys);
+        }
+    }
+
+    /// A sentence about the store, if it is unusable.
+    fn store_problem(&self) -> Option<String> {
+        let why = self.store.problem()?;
+        let directory = self.config.state_directory.display();
+        Some(match self.unseen {
+            None => format!("the state in {directory} cannot be written, so nothing can be added: {why}"),
+            Some(_) => format!(
+                "the state in {directory} cannot be written or read, so nothing can be added, and what is stored there is \
+                 not in force until it can: {why}"
+            ),
+        })
     }
 
     /// Answers some of what waits. False if nobody is left to ask.
@@ -325,6 +405,7 @@ impl Worker {
     }
 
     fn add(&mut self, action: Action, request: AddRequest, caller: Caller) -> Result<AddResponse, Error> {
+        self.mend();
         let prefixes = prefixes(&request.prefixes)?;
         let AddRequest { seconds, reason, force, ssh_peer, .. } = request;
         let options = ImportOptions { seconds, reason, force, ssh_peer };
@@ -476,12 +557,14 @@ impl Worker {
     /// The same for edits that let somebody through: where nothing can be stored any more, nobody shall be locked out
     /// for it. They are in force then, but the answer is an error all the same.
     fn make_at_any_rate(&mut self, edits: Vec<Edit>) -> Result<(), Error> {
+        let keys: Vec<Key> = edits.iter().map(Edit::key).collect();
         let writes = self.writes_of(&edits);
         let outcome = self.list.apply(edits);
         let stored = self.store.commit(&writes, (self.clock)());
         self.install(outcome)?;
+        self.decide(keys.into_iter());
+        // What is not stored now is stored when the store is opened again.
         stored.map_err(|NotStored(why)| {
-            self.store.owe(writes);
             Error::NotDurable(format!(
                 "in force, but a restart would undo it until the state can be written: {why}"
             ))
@@ -525,8 +608,8 @@ impl Worker {
         if let Some(problem) = self.kernel.problem() {
             tracing::error!("taking back a failed request: {problem}");
         }
-        if self.store.commit(&writes, (self.clock)()).is_err() {
-            self.store.owe(writes);
+        if let Err(NotStored(why)) = self.store.commit(&writes, (self.clock)()) {
+            tracing::warn!("taking back a failed request: {why}");
         }
     }
 
@@ -548,6 +631,7 @@ impl Worker {
     }
 
     fn remove(&mut self, action: Action, request: &RemoveRequest) -> Result<RemoveResponse, Error> {
+        self.mend();
         let mut prefixes = prefixes(&request.prefixes)?;
         prefixes.sort_unstable();
         prefixes.dedup();
@@ -567,6 +651,14 @@ impl Worker {
         match action {
             Action::Block => self.make_at_any_rate(edits)?,
             Action::Allow => self.make(edits)?,
+        }
+        if let (Some(_), Some(why)) = (&self.unseen, self.store.problem())
+            && !response.missing.is_empty()
+        {
+            let error = format!("what is stored cannot be read, and so not be removed for good: {why}");
+            let asked = prefixes.into_iter().map(|prefix| Key { prefix, action, owner: self.operator });
+            self.decide(asked.collect::<Vec<_>>().into_iter());
+            return Err(Error::NotDurable(error));
         }
         for prefix in prefixes {
             let others = self
@@ -612,6 +704,10 @@ impl Worker {
 
     /// Makes the next part of a long request, or begins one.
     fn work(&mut self) {
+        if self.work.is_none() && self.waiting.is_empty() {
+            return;
+        }
+        self.mend();
         let Some(mut work) = self.work.take() else {
             match self.waiting.pop_front() {
                 Some(Long::Import(action, parsed, options, caller, reply)) => {
@@ -772,11 +868,7 @@ impl Worker {
         let totals = self.list.totals();
         let mut warnings = self.warnings.clone();
         warnings.extend(self.kernel.problem());
-        if let Some(why) = self.store.problem()
-            && !warnings.iter().any(|warning| warning.contains(why))
-        {
-            warnings.push(format!("the state cannot be written, so nothing can be added: {why}"));
-        }
+        warnings.extend(self.store_problem());
         if self.lifelines.is_none() {
             warnings.push(
                 "this machine's own addresses, gateways and DNS servers are not known: lists may block them, and other \
@@ -849,3 +941,6 @@ fn prefixes(texts: &[String]) -> Result<Vec<Prefix>, Error> {
     }
     Ok(prefixes)
 }
+
+#[cfg(test)]
+mod tests;

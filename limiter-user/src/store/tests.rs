@@ -199,8 +199,12 @@ fn a_store_in_use_is_left_alone() {
     let first = Store::open(directory.path(), BOOT, now());
     let mut second = Store::open(directory.path(), BOOT, now());
     assert!(second.store.problem().is_some_and(|why| why.contains("another process")), "{:?}", second.store);
+    assert!(second.unseen);
     assert!(second.store.commit(&puts(&[record(2)]), now()).is_err());
+    assert!(second.store.reopen(now()).is_err());
     drop(first);
+    assert_eq!(second.store.reopen(now()), Ok(Some(vec![record(1)])));
+    assert_eq!(second.store.reopen(now()), Ok(None));
     second.store.commit(&puts(&[record(2)]), now()).unwrap();
     drop(second);
     assert_eq!(Store::open(directory.path(), BOOT, now()).records.len(), 2);
