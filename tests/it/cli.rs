@@ -235,6 +235,11 @@ fn many_addresses_and_standard_input() {
         ensure!(read.code == 0 && read.json()?["updated"] == 3, "{read:?}");
         let removed = with_input(cli, "block remove - --json", text)?;
         ensure!(removed.code == 0 && removed.json()?["removed"] == 3, "{removed:?}");
+        // A feed that is empty today.
+        for line in ["block add -", "allow add -", "block import -", "block remove -"] {
+            let empty = with_input(cli, line, "# nothing\n")?;
+            ensure!(empty.code == 0 && empty.stderr.is_empty(), "{line}: {empty:?}");
+        }
         let bad = with_input(cli, "block add -", "198.51.100.9\nlocalhost\n")?;
         ensure!(bad.code == 2 && bad.stderr.contains("localhost"), "{bad:?}");
         check(cli, "block test 198.51.100.9", 5).map(drop)

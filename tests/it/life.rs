@@ -356,7 +356,7 @@ fn a_reload_takes_all_of_a_configuration_or_nothing() {
         fs::write(&daemon.places.config, format!("{}\n[[interfaces]]\nname = 7\n", list))?;
         let answer = daemon.cli.run(&["reload"])?;
         println!("reload of a bad configuration: exit code {}: {}", answer.code, answer.stderr.trim());
-        ensure!(answer.code != 0 && answer.stderr.contains("interfaces"), "{answer:?}");
+        ensure!(answer.code == 1 && answer.stderr.contains("interfaces"), "{answer:?}");
         ensure_enforced(lab, "after a bad configuration")?;
         daemon.cli.ok("status")?;
 
@@ -565,5 +565,49 @@ fn detach_with_the_daemon_dead() {
         daemon.kill()?;
         remove_tree(&daemon.places.pins)?;
         ensure_open(lab, "with the pins deleted")
+    });
+}
+
+#[test]
+fn detach_with_the_daemon_hung() {
+    in_lab("hung", |lab| {
+        let daemon = Daemon::start(lab, &Config::default())?;
+        block(lab, &daemon)?;
+        daemon.signal(Signal::SIGSTOP)?;
+        let pins = daemon.places.pins.display().to_string();
+        let begun = Instant::now();
+        let answer = daemon.cli.run(&["detach", "--pins", &pins])?;
+        daemon.signal(Signal::SIGCONT)?;
+        println!("after {:.1?}: {}", begun.elapsed(), answer.stderr.trim().replace('\n', " "));
+        ensure!(answer.code == 0 && answer.stderr.contains("is running"), "{answer:?}");
+        Ok(())
+    });
+}
+
+/// As at boot: the daemon is there before the network is.
+#[test]
+fn lists_do_not_block_what_the_machine_needs_later() {
+    const GATEWAY: &str = "10.77.0.254";
+    in_lab("boot", |lab| {
+        let file = lab.scratch.write("drop.txt", format!("{GATEWAY}\n198.51.100.7\n10.99.0.1\n"))?;
+        let tables = format!("[[list]]\nname = \"drop\"\naction = \"block\"\nfile = {file:?}\n");
+        // An address that is not there yet.
+        let config = Config { tables, metrics: Some("10.99.0.1:9742"), ..Config::default() };
+        let daemon = Daemon::start(lab, &config)?;
+        let blocked = |address: &str| Ok(daemon.cli.run(&["block", "test", address])?.code == 0);
+        ensure!(blocked(GATEWAY)? && blocked("10.99.0.1")?, "the list is not in force");
+        let warnings = daemon.cli.json("status")?["warnings"].to_string();
+        ensure!(warnings.contains("metrics"), "{warnings}");
+        lab.host.ip(&format!("route add default via {GATEWAY} dev {INTERFACE}"))?;
+        lab.host.ip(&format!("address add 10.99.0.1/32 dev {INTERFACE}"))?;
+        for address in [GATEWAY, "10.99.0.1"] {
+            wait::until_true("it is not blocked any more", SOON, || Ok(!blocked(address)?))?;
+        }
+        ensure!(blocked("198.51.100.7")?, "the rest of the list is gone");
+        wait::until_true("metrics are served", SOON, || {
+            Ok(!daemon.cli.json("status")?["warnings"].to_string().contains("metrics"))
+        })?;
+        lab.host.ip("route del default")?;
+        wait::until_true("it is an address like others again", SOON, || blocked(GATEWAY)).map(drop)
     });
 }

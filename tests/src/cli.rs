@@ -51,7 +51,7 @@ impl Cli {
         let mut command = self.namespace.command(&self.program);
         command.arg("--socket").arg(&self.socket).args(arguments);
         // From where whoever runs the tests is logged in must not matter.
-        command.env_remove("SSH_CONNECTION").env_remove("SSH_CLIENT").env("NO_COLOR", "1");
+        command.env("SSH_CONNECTION", "").env_remove("SSH_CLIENT").env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(variable(environment).as_deref(), Some("203.0.113.9 1 192.0.2.1 22"));
         assert_eq!(variable(b"SSH_CONNECTIONS=x\0"), None);
         assert_eq!(parent("42 (a) (b) S 7 42 1"), Some(7));
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
         assert_eq!(parent(&stat), Some(std::os::unix::process::parent_id()));
     }
 }

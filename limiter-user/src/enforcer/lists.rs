@@ -126,6 +126,12 @@ pub(super) fn plan(
     for ListFile { list: List { name, action, file }, content } in files {
         let owner = list.owner(&Owner::List(Arc::from(name.as_str())))?;
         let present = present.remove(&owner).unwrap_or_default();
+        let before = plan.edits.len();
+        // Whatever becomes of the file: what a guard would refuse by now does not stay.
+        let (guarded, present): (Vec<Key>, Vec<Key>) =
+            present.into_iter().partition(|key| guards.refusal(key.action, key.prefix).is_some());
+        plan.edits.extend(guarded.into_iter().map(Edit::Remove));
+        let unguarded = plan.edits.len();
         let mut listed = Listed { name, action, owner, problem: None, unread: None };
         match content {
             Err(why) => {
@@ -152,18 +158,15 @@ pub(super) fn plan(
                 }
                 let (admitted, refusals) = admission::admit_what_may(guards, action, parsed.prefixes);
                 problems.extend(refused(&refusals));
-                let before = plan.edits.len();
                 difference(&present, &admitted, owner, created, &mut plan.edits);
-                match room(list, capacity, &plan.edits) {
-                    Ok(_) => plan.sentences.extend(sentence(&listed.name, plan.edits.get(before..))),
-                    Err(why) => {
-                        plan.edits.truncate(before);
-                        problems.push(kept(why, present.len()));
-                    }
+                if let Err(why) = room(list, capacity, &plan.edits) {
+                    plan.edits.truncate(unguarded);
+                    problems.push(kept(why, present.len()));
                 }
                 listed.problem = (!problems.is_empty()).then(|| problems.join("; "));
             }
         }
+        plan.sentences.extend(sentence(&listed.name, plan.edits.get(before..)));
         if listed.problem.is_some() {
             let problem = listed.problem.as_deref().unwrap_or_default();
             plan.sentences.push(format!("list {}: {problem}", listed.name));

@@ -756,7 +756,17 @@ async fn lists_are_checked_against_new_lifelines() {
     SECONDS.store(2, Ordering::Relaxed);
     let changes = handle.reload(Arc::clone(&config)).await.unwrap();
     assert!(changes.iter().any(|change| change.contains("192.0.2.0/24 contains 192.0.2.254")), "{changes:?}");
-    assert_eq!(setup.lists(), ["192.0.2.0/24 b", "192.0.2.8 a", "198.51.100.1 b"]);
+    let without = ["192.0.2.0/24 b", "192.0.2.8 a", "198.51.100.1 b"];
+    assert_eq!(setup.lists(), without);
+
+    // Also of a list that is kept since its file is lost.
+    SECONDS.store(1, Ordering::Relaxed);
+    handle.reload(Arc::clone(&config)).await.unwrap();
+    assert_eq!(setup.lists().len(), 4);
+    std::fs::remove_file(path).unwrap();
+    SECONDS.store(2, Ordering::Relaxed);
+    handle.reload(Arc::clone(&config)).await.unwrap();
+    assert_eq!(setup.lists(), without);
     handle.shutdown().await;
 }
 
