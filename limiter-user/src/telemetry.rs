@@ -24,9 +24,8 @@ pub enum LogFormat {
 /// Starts the log of this process. `RUST_LOG` decides what is logged; `info` and above if it is not set.
 pub fn start(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse_lossy(format!("{QUIET},{wanted}"));
+    // A default directive would only count if there were no others; of two for the same target the last one counts.
+    let filter = EnvFilter::builder().parse_lossy(format!("info,{QUIET},{wanted}"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Json => lines.json().flatten_event(true).init(),
