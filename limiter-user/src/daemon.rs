@@ -605,7 +605,8 @@ impl Daemon {
 /// `None` if the kernel does not answer, which is told.
 fn gather_lifelines() -> Option<Lifelines> {
     match Lifelines::gather() {
-        Ok(lifelines) => Some(lifelines),
+        // That somebody has logged in or out is no reason to read the lists again.
+        Ok(lifelines) => Some(Lifelines { sessions: Vec::new(), ..lifelines }),
         Err(error) => {
             tracing::warn!("this machine's own addresses are not known: {error:#}");
             None

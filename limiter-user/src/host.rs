@@ -17,6 +17,9 @@ use crate::enforcer::Now;
 /// Where DNS servers are named; the second has the real ones where the first names systemd's stub.
 const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
+/// Where systemd-logind keeps the sessions of this machine, one a file; sd_session_get_remote_host(3) reads the same.
+const SESSIONS: &str = "/run/systemd/sessions";
+
 /// Reads both clocks.
 #[must_use]
 pub fn now() -> Now {
@@ -46,6 +49,9 @@ pub struct Lifelines {
     pub own: Vec<(Address, String)>,
     pub gateways: Vec<Address>,
     pub resolvers: Vec<Address>,
+    /// From where people are logged in, as far as systemd-logind knows. Not everybody who is connected to the SSH port:
+    /// whoever tries passwords there must not be safe from a block for it.
+    pub sessions: Vec<Address>,
 }
 
 /// When the files that name DNS servers were last written; `None` for one that is not there.
@@ -68,12 +74,13 @@ impl Lifelines {
             asked.unwrap_or_else(|_| Err(anyhow::anyhow!("asking the kernel panicked")))?;
         let texts = RESOLVERS.iter().filter_map(|path| std::fs::read_to_string(path).ok());
         let mut resolvers: Vec<_> = texts.flat_map(|text| resolvers(&text)).collect();
+        let mut sessions = sessions();
         own.sort_unstable();
-        for addresses in [&mut gateways, &mut resolvers] {
+        for addresses in [&mut gateways, &mut resolvers, &mut sessions] {
             addresses.sort_unstable();
             addresses.dedup();
         }
-        Ok(Self { own, gateways, resolvers })
+        Ok(Self { own, gateways, resolvers, sessions })
     }
 
     pub fn guard(&self, guards: &mut Guards) {
@@ -85,6 +92,9 @@ impl Lifelines {
         }
         for address in &self.resolvers {
             guards.add(Prefix::host(*address), "a DNS server of resolv.conf");
+        }
+        for address in &self.sessions {
+            guards.add(Prefix::host(*address), "an address that somebody is logged in from");
         }
     }
 }
@@ -164,6 +174,18 @@ fn default_gateways(route: &RouteMessage) -> Vec<Address> {
     all.filter_map(gateway).collect()
 }
 
+/// None without systemd-logind.
+fn sessions() -> Vec<Address> {
+    let entries = std::fs::read_dir(SESSIONS).into_iter().flatten().flatten();
+    entries.filter_map(|entry| remote(&std::fs::read_to_string(entry.path()).ok()?)).collect()
+}
+
+/// The address in a session's file; names are left out.
+fn remote(session: &str) -> Option<Address> {
+    let host = session.lines().find_map(|line| line.strip_prefix("REMOTE_HOST="))?;
+    Some(Address::from(host.split('%').next()?.parse::<IpAddr>().ok()?).canonical())
+}
+
 /// The servers of a `resolv.conf` (resolv.conf(5)); a zone behind `%` is left out.
 fn resolvers(text: &str) -> Vec<Address> {
     let servers = text.lines().filter_map(|line| {
@@ -191,6 +213,17 @@ mod tests {
                     nameserver fe80::1%eth0\nnameserver\nnameserver dns.example.net\noptions edns0\n";
         let found: Vec<String> = resolvers(text).iter().map(Address::to_string).collect();
         assert_eq!(found, ["192.0.2.53", "2001:db8::53", "fe80::1"]);
+    }
+
+    #[test]
+    fn the_peer_of_a_session() {
+        let session =
+            "# This is private data. Do not parse.\nUID=0\nREMOTE=1\nREMOTE_HOST=203.0.113.9\nSERVICE=sshd\n";
+        assert_eq!(remote(session), Some("203.0.113.9".parse().unwrap()));
+        assert_eq!(remote("REMOTE_HOST=::ffff:203.0.113.9\n"), Some("203.0.113.9".parse().unwrap()));
+        assert_eq!(remote("REMOTE_HOST=fe80::9%eth0\n"), Some("fe80::9".parse().unwrap()));
+        assert_eq!(remote("REMOTE_HOST=host.example.net\n"), None);
+        assert_eq!(remote("UID=0\nREMOTE=0\n"), None);
     }
 
     #[test]

@@ -229,8 +229,10 @@ impl Client {
     }
 
     async fn within<T>(&self, patience: Duration, answer: impl Future<Output = T>) -> Result<T, ClientError> {
-        let answer = tokio::time::timeout(patience, answer).await;
-        answer.map_err(|_| ClientError::Silent { socket: self.socket.clone() })
+        match tokio::time::timeout(patience, answer).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(ClientError::Silent { socket: self.socket.clone() }),
+        }
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
@@ -266,7 +268,7 @@ impl Lines {
     pub async fn next(&mut self) -> Result<Option<Vec<Claim>>, ClientError> {
         loop {
             let frame = tokio::time::timeout(ANSWER, self.body.frame()).await;
-            let frame = frame.map_err(|_| ClientError::Silent { socket: self.socket.clone() })?;
+            let Ok(frame) = frame else { return Err(ClientError::Silent { socket: self.socket.clone() }) };
             let Some(frame) = frame else {
                 return if self.rest.is_empty() {
                     Ok(None)
