@@ -1,6 +1,8 @@
 //! What cannot be seen from outside: faults of the disk at a chosen moment.
 
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::*;
@@ -13,6 +15,10 @@ fn clock() -> Now {
 
 /// A worker over an empty kernel, and that kernel.
 fn started(directory: &Path) -> (Worker, MemoryDataplane) {
+    started_at(directory, clock)
+}
+
+fn started_at(directory: &Path, clock: fn() -> Now) -> (Worker, MemoryDataplane) {
     let text = format!("[[interface]]\nname = \"eth0\"\n[state]\ndirectory = {directory:?}\n");
     let config = config::parse(&text, Path::new("x")).unwrap_or_else(|problems| panic!("{problems}"));
     let kernel = MemoryDataplane::new(1_000_000);
@@ -101,4 +107,42 @@ fn what_a_failed_commit_left_in_the_store_goes() {
     worker.settle();
     drop(worker);
     assert_eq!(stored(directory.path()), 0);
+}
+
+#[test]
+fn the_end_of_blocks_is_recorded() {
+    static SECONDS: AtomicU64 = AtomicU64::new(1_000);
+    let directory = tempfile::tempdir().unwrap();
+    let later = || Now { boot: Nanos::from_secs(SECONDS.load(Ordering::Relaxed)), ..clock() };
+    let (mut worker, kernel) = started_at(directory.path(), later);
+    let mut block = |seconds, hosts: std::ops::Range<u8>| {
+        let request = AddRequest {
+            prefixes: hosts.map(|host| format!("192.0.2.{host}")).collect(),
+            seconds: Some(seconds),
+            reason: None,
+            force: false,
+            ssh_peer: None,
+        };
+        worker.add(Action::Block, request, Caller { uid: 0 }).unwrap();
+    };
+    block(10, 1..3);
+    block(20, 100..200);
+    let log = directory.path().join("log");
+    let file = Mutex::new(std::fs::File::create(&log).unwrap());
+    let lines = tracing_subscriber::fmt().json().flatten_event(true).with_writer(file).finish();
+    tracing::subscriber::with_default(lines, || {
+        for seconds in [1_010, 1_020, 1_030] {
+            SECONDS.store(seconds, Ordering::Relaxed);
+            worker.expire();
+        }
+    });
+    assert_eq!(kernel.lists().len(), 0);
+    let log = std::fs::read_to_string(log).unwrap();
+    let told: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = told.iter().filter(|event| event["target"] == DECISION).collect();
+    assert_eq!(told.len(), 2, "{log}");
+    assert_eq!((told[0]["change"].as_str(), told[0]["action"].as_str()), (Some("expire"), Some("block")));
+    assert_eq!(told[0]["prefixes"], "192.0.2.1 192.0.2.2");
+    assert_eq!(told[1]["changed"], 100);
+    assert!(told[1]["prefixes"].is_null(), "{log}");
 }
