@@ -852,3 +852,23 @@ async fn what_could_not_be_read_at_the_start_is_taken_over_later() {
         assert_eq!(fresh.lists(), expected);
     }
 }
+
+/// Entries that stay because the file is broken do not lock anybody out.
+#[tokio::test]
+async fn what_a_broken_list_keeps_passes_the_guards_of_today() {
+    let mut setup = Setup::new();
+    let file = setup.path("drop.txt");
+    let list = format!("[[list]]\nname = \"drop\"\naction = \"block\"\nfile = {file:?}\n");
+    std::fs::write(&file, "192.0.2.1\n203.0.113.1\n203.0.113.2\n").unwrap();
+    setup.more.clone_from(&list);
+    let handle = setup.start();
+    assert_eq!(setup.lists().len(), 3);
+    std::fs::write(&file, "").unwrap();
+    setup.more = format!("protected = [\"203.0.113.1\"]\n{list}");
+    handle.reload(setup.config()).await.unwrap();
+    assert_eq!(setup.lists(), ["192.0.2.1 b", "203.0.113.2 b"]);
+    handle.shutdown().await;
+    setup.more = format!("protected = [\"203.0.113.0/24\"]\n{list}");
+    setup.start();
+    assert_eq!(setup.lists(), ["192.0.2.1 b"]);
+}

@@ -147,7 +147,7 @@ impl Worker {
         let listed = plan.edits.len();
         worker.list.apply(plan.edits);
         worker.lists = plan.lists;
-        worker.recover(&installed, opened.lost, begun);
+        worker.recover(&installed, &guards, opened.lost, begun);
 
         let found = installed.len();
         let mut had: Vec<Prefix> = installed.iter().map(|change| change.prefix).collect();
@@ -183,7 +183,7 @@ impl Worker {
 
     /// Keeps what the kernel enforces and nobody remembers: of a store that lost something, and of list files that
     /// cannot be read.
-    fn recover(&mut self, installed: &[Change], lost: bool, now: Now) {
+    fn recover(&mut self, installed: &[Change], guards: &Guards, lost: bool, now: Now) {
         let mut unread = self.lists.clone();
         unread.retain(|listed| listed.unread.is_some());
         if !lost && unread.is_empty() {
@@ -199,6 +199,7 @@ impl Worker {
                 .iter()
                 .find(|listed| listed.action == claim.key.action && claim.terms.until == Nanos::NEVER);
             match list {
+                Some(_) if guards.refusal(claim.key.action, claim.key.prefix).is_some() => {}
                 Some(listed) => {
                     claim.key.owner = listed.owner;
                     kept.push(Edit::Set(claim));
