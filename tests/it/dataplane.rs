@@ -264,6 +264,12 @@ fn a_dead_pin_does_not_keep_a_mode_from_changing() {
             ensure!(attached.mode == AttachMode::Generic, "{attached:?}");
             ensure!(protection.attached("lan0")? == Some(attached), "not attached");
             ensure!(fs::read_dir(links(&lab.scratch))?.count() == 1, "pins are left over");
+
+            // As after a death in the middle: the old link's pin is aside, and dead.
+            lab.host.ip("link delete lan0")?;
+            fs::rename(links(&lab.scratch).join("lan0"), links(&lab.scratch).join(":1"))?;
+            let protection = dataplane.protection()?;
+            ensure!(protection.linked()?.is_empty(), "{:?}", protection.linked()?);
             Ok(())
         })
     });

@@ -50,6 +50,12 @@ impl Protection {
         log_drops: bool,
         replace: bool,
     ) -> anyhow::Result<Self> {
+        for link in pins.links()? {
+            // A change of mode was cut off between the new link and the end of the old one's pin.
+            if matches!(link.state, LinkState::Dead) && pins::is_spare(&link.path) {
+                remove_pin(&link.path)?;
+            }
+        }
         let cpus = counters::possible_cpus().context("cannot count the CPUs")?;
         let secret = secret(&maps).context("cannot keep the hash secret")?;
         let log = KernelLog::new(Arc::clone(&maps));
@@ -217,8 +223,9 @@ impl Protection {
         Ok(self.done(interface, live.ifindex, mode, program))
     }
 
-    /// Attaches in another mode than the link is in. Modes exclude each other, so this leaves a gap: from one system
-    /// call to the next, since all programs are loaded before. If the new mode does not work, the old one is put back.
+    /// Attaches in another mode than the link is in. Modes exclude each other, so this leaves a gap of two system calls,
+    /// since all programs are loaded before; they take some milliseconds, in which the kernel waits for its readers. If
+    /// the new mode does not work, the old one is put back.
     fn change_mode(
         &self,
         interface: &config::Interface,

@@ -33,6 +33,9 @@ const USUAL_MOUNT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`.
 const BPFFS: i64 = 0xcafe_4a11;
 const LINKS: &str = "links";
+/// What names of pins start with that wait for another one. No interface can have a colon in its name
+/// (`dev_valid_name`).
+const SPARE: char = ':';
 
 /// The pins directory, held against a second daemon.
 #[derive(Debug)]
@@ -148,10 +151,10 @@ impl Pins {
         self.directory().join(LINKS).join(escape(interface))
     }
 
-    /// A free path for a link that has to make way for a moment. No interface can have its name: it has a colon.
+    /// A free path for a link that has to make way for a moment.
     pub(super) fn spare_link_path(&self) -> PathBuf {
         let links = self.directory().join(LINKS);
-        free_path(|number| links.join(format!(":{number}")))
+        free_path(|number| links.join(format!("{SPARE}{number}")))
     }
 
     /// All pinned links: this version's first, then superseded ones.
@@ -226,6 +229,11 @@ pub(super) fn links(set: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// The interface that a link's path is named after.
 pub(super) fn interface_of(link: &Path) -> Option<String> {
     Some(unescape(link.file_name()?.to_str()?))
+}
+
+/// Whether this is a path of [`Pins::spare_link_path`].
+pub(super) fn is_spare(link: &Path) -> bool {
+    link.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(SPARE))
 }
 
 /// Paths in a directory; none if it does not exist.
