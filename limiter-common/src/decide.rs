@@ -29,39 +29,9 @@ pub fn judge_ipv4<F: Frame + ?Sized>(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    match source_ipv4(frame, at, tables, clock) {
-        Ok(listing) => rest_ipv4(frame, at, listing, tables, clock),
-        Err(reason) => reason,
-    }
-}
-
-/// The first half of [`judge_ipv4`].
-///
-/// # Errors
-///
-/// The verdict, if the source settles it, or if the addresses cannot be read.
-#[inline(always)]
-pub fn source_ipv4<F: Frame + ?Sized>(
-    frame: &F,
-    at: usize,
-    tables: &impl Tables,
-    clock: &impl Clock,
-) -> Result<Listing, Reason> {
-    let (packet, _) = parse::ipv4::addresses(frame, at)?;
-    by_source(&packet, tables, clock)
-}
-
-/// The second half of [`judge_ipv4`].
-#[inline(always)]
-pub fn rest_ipv4<F: Frame + ?Sized>(
-    frame: &F,
-    at: usize,
-    listing: Listing,
-    tables: &impl Tables,
-    clock: &impl Clock,
-) -> Reason {
     let judge = || {
         let (packet, header) = parse::ipv4::addresses(frame, at)?;
+        let listing = by_source(&packet, tables, clock)?;
         let transport = parse::ipv4::transport(frame, &header, tables.lengths())?;
         Ok(by_transport(&packet, listing, &transport, tables, clock))
     };
