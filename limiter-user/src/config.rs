@@ -87,6 +87,16 @@ pub enum Action {
     Allow,
 }
 
+impl Action {
+    /// The word in configuration, JSON, metrics, logs and tables.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 /// A file of prefixes that is loaded at start and on reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {

@@ -224,10 +224,7 @@ pub(super) fn status(out: &mut impl Write, palette: Palette, status: &Status) ->
         writeln!(out, "{}", palette.heading(line))?;
     }
     for list in &status.lists {
-        let action = match list.action {
-            Action::Block => "block",
-            Action::Allow => "allow",
-        };
+        let action = list.action.label();
         writeln!(out, "{:<16} {action:<8} {:>12}", printable(&list.name), grouped(list.entries))?;
         if let Some(problem) = &list.problem {
             writeln!(out, "  {}", palette.warning(printable(problem)))?;

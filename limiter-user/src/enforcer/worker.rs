@@ -912,10 +912,7 @@ fn decide_expired(action: Action, undo: &[Edit]) {
         let prefixes: Vec<String> = expired.map(|key| key.prefix.to_string()).collect();
         prefixes.join(" ")
     });
-    let action = match action {
-        Action::Block => "block",
-        Action::Allow => "allow",
-    };
+    let action = action.label();
     tracing::info!(target: DECISION, action, change = "expire", changed, prefixes, "expired");
 }
 

@@ -7,7 +7,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::Snapshot;
-use crate::config::Action;
 
 /// The media type of what [`exposition`] returns.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -100,11 +99,7 @@ fn lists(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
         &["list"],
     )?;
     for list in &summary.lists {
-        let action = match list.action {
-            Action::Block => "block",
-            Action::Allow => "allow",
-        };
-        entries.with_label_values(&[list.name.as_str(), action]).set(signed(list.entries));
+        entries.with_label_values(&[list.name.as_str(), list.action.label()]).set(signed(list.entries));
         good.with_label_values(&[&list.name]).set(i64::from(list.problem.is_none()));
     }
     gauge(registry, "limiter_warnings", "Warnings that limiter status shows about the lists")?

@@ -24,13 +24,9 @@ pub(super) struct Decision<'a> {
 impl Decision<'_> {
     /// It was done, and changed `changed` prefixes. Texts of callers are fields, which both formats of the log escape.
     pub(super) fn done(&self, changed: u64) {
-        let action = match self.action {
-            Action::Block => "block",
-            Action::Allow => "allow",
-        };
         tracing::info!(
             target: DECISION,
-            action,
+            action = self.action.label(),
             change = self.change,
             changed,
             prefixes = self.named(),
@@ -44,13 +40,9 @@ impl Decision<'_> {
 
     /// It was refused.
     pub(super) fn refused(&self, why: &str) {
-        let action = match self.action {
-            Action::Block => "block",
-            Action::Allow => "allow",
-        };
         tracing::info!(
             target: DECISION,
-            action,
+            action = self.action.label(),
             change = self.change,
             prefixes = self.named(),
             uid = self.uid,

@@ -5,6 +5,7 @@ use limiter_common::Reason;
 use limiter_common::abi::Count;
 
 use super::*;
+use crate::config::Action;
 use crate::control::protocol::{InterfaceStatus, ListStatus};
 use crate::dataplane::{InterfaceCounts, TableCapacity};
 use crate::enforcer::Summary;
