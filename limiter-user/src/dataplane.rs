@@ -7,13 +7,58 @@ pub mod memory;
 use std::fmt;
 
 use limiter_common::abi::{Count, Entry};
-use limiter_common::{Prefix, Reason};
+use limiter_common::{Address, Prefix, Reason};
+
+use crate::config::Capacity;
 
 /// One entry of the kernel's lists as it shall be; [`Entry::NONE`] takes it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     pub prefix: Prefix,
     pub entry: Entry,
+}
+
+/// The lists as people count them: hosts and prefixes of either family, each with a [`Capacity`] of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    AddressesV4,
+    AddressesV6,
+    PrefixesV4,
+    PrefixesV6,
+}
+
+impl Table {
+    pub const ALL: [Self; 4] = [Self::AddressesV4, Self::AddressesV6, Self::PrefixesV4, Self::PrefixesV6];
+
+    /// The one that an entry for `prefix` counts for.
+    pub const fn of(prefix: Prefix) -> Self {
+        match (prefix.address(), prefix.is_host()) {
+            (Address::V4(_), true) => Self::AddressesV4,
+            (Address::V6(_), true) => Self::AddressesV6,
+            (Address::V4(_), false) => Self::PrefixesV4,
+            (Address::V6(_), false) => Self::PrefixesV6,
+        }
+    }
+
+    /// The word in configuration, metrics, JSON and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AddressesV4 => "addresses_v4",
+            Self::AddressesV6 => "addresses_v6",
+            Self::PrefixesV4 => "prefixes_v4",
+            Self::PrefixesV6 => "prefixes_v6",
+        }
+    }
+
+    /// Entries that it may have.
+    pub const fn capacity(self, capacity: &Capacity) -> u32 {
+        match self {
+            Self::AddressesV4 => capacity.addresses_v4,
+            Self::AddressesV6 => capacity.addresses_v6,
+            Self::PrefixesV4 => capacity.prefixes_v4,
+            Self::PrefixesV6 => capacity.prefixes_v6,
+        }
+    }
 }
 
 /// Why changes were not made. What came before the failing change is in force; of what came after it, some may be.

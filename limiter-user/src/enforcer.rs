@@ -142,7 +142,7 @@ pub struct Summary {
     pub blocks: u64,
     /// Prefixes with at least one allow.
     pub allows: u64,
-    /// Entries in each kernel table, by the table's name in [`limiter_common::abi`].
+    /// Entries of each kind, by the name of the [table](crate::dataplane::Table).
     pub tables: Vec<(&'static str, u64)>,
     pub lists: Vec<ListStatus>,
     /// Sentences for the operator: state that was lost, lists that failed, a store that cannot be written.

@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use limiter_common::Prefix;
-use limiter_common::abi::{
-    ADDRESSES_V4, ADDRESSES_V6, Limits, MAX_INTERFACES, PREFIXES_V4, PREFIXES_V6, SLOTS,
-};
+use limiter_common::abi::{Limits, MAX_INTERFACES, SLOTS};
 use limiter_common::slots::WAYS;
 use toml::de::DeTable;
 
@@ -22,6 +20,10 @@ const PINS: &str = "/sys/fs/bpf/limiter";
 
 /// Entries that a table may have: what fits in the memory of a large machine.
 const MAX_ENTRIES: u64 = 1 << 26;
+/// Listed IPv4 addresses, if nothing else is said.
+const DEFAULT_ADDRESSES_V4: u32 = 1 << 20;
+/// IPv6 addresses and prefixes likewise.
+const DEFAULT_OTHERS: u32 = 1 << 18;
 /// The longest name of an interface: `IFNAMSIZ` less its NUL.
 const MAX_INTERFACE_NAME: usize = 15;
 /// The longest name of a list or rule.
@@ -200,10 +202,10 @@ fn capacity(mut table: Table<'_>) -> Capacity {
         };
     let ways = u32::try_from(WAYS).unwrap_or(1);
     let capacity = Capacity {
-        addresses_v4: entries("addresses_v4", ADDRESSES_V4.entries),
-        addresses_v6: entries("addresses_v6", ADDRESSES_V6.entries),
-        prefixes_v4: entries("prefixes_v4", PREFIXES_V4.entries),
-        prefixes_v6: entries("prefixes_v6", PREFIXES_V6.entries),
+        addresses_v4: entries("addresses_v4", DEFAULT_ADDRESSES_V4),
+        addresses_v6: entries("addresses_v6", DEFAULT_OTHERS),
+        prefixes_v4: entries("prefixes_v4", DEFAULT_OTHERS),
+        prefixes_v6: entries("prefixes_v6", DEFAULT_OTHERS),
         sources: entries("sources", SLOTS.entries * ways),
     };
     table.finish();

@@ -54,6 +54,7 @@ pub struct OpenOptions {
 pub struct Dataplane {
     pins: Arc<Pins>,
     maps: Arc<Maps>,
+    capacity: config::Capacity,
     features: Features,
     adopted: bool,
     notes: Vec<String>,
@@ -76,6 +77,7 @@ impl Dataplane {
         Ok(Self {
             pins: Arc::new(pins),
             maps: Arc::new(maps),
+            capacity: options.capacity,
             features,
             adopted,
             notes,
@@ -110,7 +112,9 @@ impl Dataplane {
     ///
     /// If the number of CPUs cannot be read.
     pub fn reader(&self) -> anyhow::Result<Arc<dyn Reader>> {
-        Ok(Arc::new(KernelReader::new(Arc::clone(&self.maps)).context("cannot count the CPUs")?))
+        Ok(Arc::new(
+            KernelReader::new(Arc::clone(&self.maps), self.capacity).context("cannot count the CPUs")?,
+        ))
     }
 
     /// Programs and links.

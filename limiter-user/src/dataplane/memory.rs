@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use limiter_common::abi::{self, Count, Entry};
+use limiter_common::abi::{Count, Entry};
 use limiter_common::{Prefix, Reason};
 
-use super::{ApplyError, Change, InterfaceCounts, Reader, TableCapacity, Writer};
+use super::{ApplyError, Change, InterfaceCounts, Reader, Table, TableCapacity, Writer};
 
 /// Tables in memory. Clones share them, so a test can keep one and look at what the other was told.
 #[derive(Debug, Clone)]
@@ -68,21 +68,11 @@ impl MemoryDataplane {
     }
 }
 
-/// The table that holds `prefix`.
-fn table(prefix: Prefix) -> &'static str {
-    match (prefix.address().is_v4(), prefix.is_host()) {
-        (true, true) => abi::ADDRESSES_V4.name,
-        (true, false) => abi::PREFIXES_V4.name,
-        (false, true) => abi::ADDRESSES_V6.name,
-        (false, false) => abi::PREFIXES_V6.name,
-    }
-}
-
 impl Writer for MemoryDataplane {
     fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
         let mut state = self.lock();
         for Change { prefix, entry } in changes {
-            let table = table(*prefix);
+            let table = Table::of(*prefix).name();
             if let Some(errno) = state.refusal {
                 return Err(ApplyError::Kernel { table, error: std::io::Error::from_raw_os_error(errno) });
             }
@@ -119,9 +109,6 @@ impl Reader for MemoryDataplane {
 
     fn capacities(&self) -> Vec<TableCapacity> {
         let capacity = self.lock().capacity;
-        [abi::ADDRESSES_V4, abi::ADDRESSES_V6, abi::PREFIXES_V4, abi::PREFIXES_V6]
-            .iter()
-            .map(|map| TableCapacity { table: map.name, capacity })
-            .collect()
+        Table::ALL.iter().map(|table| TableCapacity { table: table.name(), capacity }).collect()
     }
 }

@@ -6,7 +6,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use anyhow::Context;
-use limiter_common::abi;
 use limiter_common::{Address, Nanos, Prefix};
 use tokio::sync::{oneshot, watch};
 
@@ -21,7 +20,7 @@ use crate::blocklist::{Blocklist, Claim, Edit, Key, Outcome, Owner, OwnerId, Ter
 use crate::config::lists::Parsed;
 use crate::config::{Action, Config};
 use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest, RemoveResponse};
-use crate::dataplane::{ApplyError, Change};
+use crate::dataplane::{ApplyError, Change, Table};
 use crate::host::Lifelines;
 use crate::store::{NotStored, Record, Store, Write};
 use crate::telemetry::DECISION;
@@ -881,10 +880,10 @@ impl Worker {
             blocks: totals.blocks,
             allows: totals.allows,
             tables: vec![
-                (abi::ADDRESSES_V4.name, totals.addresses_v4),
-                (abi::ADDRESSES_V6.name, totals.addresses_v6),
-                (abi::PREFIXES_V4.name, totals.prefixes_v4),
-                (abi::PREFIXES_V6.name, totals.prefixes_v6),
+                (Table::AddressesV4.name(), totals.addresses_v4),
+                (Table::AddressesV6.name(), totals.addresses_v6),
+                (Table::PrefixesV4.name(), totals.prefixes_v4),
+                (Table::PrefixesV6.name(), totals.prefixes_v6),
             ],
             lists: self.lists.iter().map(|listed| listed.status(&self.list)).collect(),
             warnings,

@@ -9,18 +9,20 @@ use limiter_common::abi::{self, Count, InterfaceName, MAX_INTERFACES, counter_in
 
 use super::bpf;
 use super::maps::Maps;
-use crate::dataplane::{InterfaceCounts, Reader, TableCapacity};
+use crate::config::Capacity;
+use crate::dataplane::{InterfaceCounts, Reader, Table, TableCapacity};
 
 /// Reads the maps.
 #[derive(Debug)]
 pub(super) struct KernelReader {
     maps: Arc<Maps>,
+    capacity: Capacity,
     cpus: usize,
 }
 
 impl KernelReader {
-    pub(super) fn new(maps: Arc<Maps>) -> io::Result<Self> {
-        Ok(Self { maps, cpus: possible_cpus()? })
+    pub(super) fn new(maps: Arc<Maps>, capacity: Capacity) -> io::Result<Self> {
+        Ok(Self { maps, capacity, cpus: possible_cpus()? })
     }
 }
 
@@ -42,9 +44,9 @@ impl Reader for KernelReader {
     }
 
     fn capacities(&self) -> Vec<TableCapacity> {
-        [abi::ADDRESSES_V4, abi::ADDRESSES_V6, abi::PREFIXES_V4, abi::PREFIXES_V6]
+        Table::ALL
             .iter()
-            .map(|spec| TableCapacity { table: spec.name, capacity: self.maps.capacity(spec) })
+            .map(|table| TableCapacity { table: table.name(), capacity: table.capacity(&self.capacity) })
             .collect()
     }
 }
