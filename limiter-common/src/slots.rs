@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Address;
 use crate::gcra::{Quota, Step};
+use crate::hash::{low_bits, mix};
 use crate::nanos::Nanos;
 
 /// Slots in a set.
@@ -142,19 +143,6 @@ impl Key {
     pub const fn cell(&self, policy: &Policy, count: u32) -> u32 {
         policy.cells_at.wrapping_add(low_bits(self.cell, count))
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "masked to less than `count`, which is 32 bits")]
-const fn low_bits(hash: u64, count: u32) -> u32 {
-    (hash & (count as u64).saturating_sub(1)) as u32
-}
-
-/// A keyed permutation of 64 bits: multiply and shift, with the secret before and between.
-#[inline(always)]
-const fn mix(value: u64, [k0, k1]: [u64; 2]) -> u64 {
-    let x = (value ^ k0).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let x = ((x ^ x >> 32) ^ k1).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    x ^ x >> 32
 }
 
 /// Charges a packet of `bytes` to the slot of `key` in `set`, or to `shared` if the set has no room.

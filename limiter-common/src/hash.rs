@@ -1,0 +1,17 @@
+//! The keyed hash of all tables.
+
+/// A keyed permutation of 64 bits: multiply and shift, with the secret before and between. Who does not know the secret
+/// cannot aim at a place in a table.
+#[inline(always)]
+pub(crate) const fn mix(value: u64, [k0, k1]: [u64; 2]) -> u64 {
+    let x = (value ^ k0).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let x = ((x ^ x >> 32) ^ k1).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ x >> 32
+}
+
+/// The low bits of `hash` as an index into a table of `count` places, a power of two.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "masked to less than `count`, which is 32 bits")]
+pub(crate) const fn low_bits(hash: u64, count: u32) -> u32 {
+    (hash & (count as u64).saturating_sub(1)) as u32
+}

@@ -1,0 +1,255 @@
+//! The tables against a plain model: a map of prefixes, asked one by one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use super::{FOR_GOOD, Listed, NoPlace, v4, v6};
+use crate::{Address, Prefix};
+
+const SECRET: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ x >> 31
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+fn words(count: usize) -> Vec<AtomicU64> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// Tables of both families in ordinary memory.
+struct Tables {
+    level: Vec<AtomicU64>,
+    wide: Vec<AtomicU64>,
+    lengths_v4: Vec<AtomicU64>,
+    exact_v4: Vec<v4::Bucket<AtomicU64>>,
+    filter: Vec<AtomicU64>,
+    short: Vec<AtomicU64>,
+    long: Vec<AtomicU64>,
+    exact_v6: Vec<v6::Bucket<AtomicU64>>,
+}
+
+fn buckets<B: Default>(count: usize) -> Vec<B> {
+    (0..count).map(|_| B::default()).collect()
+}
+
+impl Tables {
+    fn new() -> Self {
+        Self {
+            level: words(v4::LEVEL_WORDS),
+            wide: words(v4::WIDE_WORDS),
+            lengths_v4: words(v4::LENGTH_WORDS),
+            exact_v4: buckets(1),
+            filter: words(v6::FILTER_WORDS),
+            short: words(v6::LENGTH_WORDS),
+            long: words(v6::LENGTH_WORDS + 1),
+            exact_v6: buckets(1),
+        }
+    }
+
+    fn v4(&self) -> v4::Writer<'_> {
+        let Self { level, wide, lengths_v4: lengths, exact_v4: exact, .. } = self;
+        v4::Writer { level, wide, lengths, exact, secret: SECRET }
+    }
+
+    fn v6(&self) -> v6::Writer<'_> {
+        let Self { filter, short, long, exact_v6: exact, .. } = self;
+        v6::Writer { filter, short, long, exact, secret: SECRET }
+    }
+
+    fn set(&mut self, prefix: Prefix, listed: Listed) {
+        let length = u32::from(prefix.length());
+        while let Err(NoPlace) = match prefix.address() {
+            Address::V4(bytes) => self.v4().set(u32::from_be_bytes(bytes), length, listed),
+            Address::V6(bytes) => self.v6().set(u128::from_be_bytes(bytes), length, listed),
+        } {
+            self.grow(prefix.address().is_v4());
+        }
+    }
+
+    fn grow(&mut self, v4: bool) {
+        let mut size = if v4 { self.exact_v4.len() } else { self.exact_v6.len() };
+        loop {
+            size *= 2;
+            if v4 {
+                let exact = buckets(size);
+                if self.v4().copy_to(&exact).is_ok() {
+                    self.exact_v4 = exact;
+                    return;
+                }
+            } else {
+                let exact = buckets(size);
+                if self.v6().copy_to(&exact).is_ok() {
+                    self.exact_v6 = exact;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn tidy(&self) {
+        let mut scratch = vec![0; v4::LEVEL_WORDS + v4::WIDE_WORDS + self.exact_v4.len()];
+        let (level, rest) = scratch.split_at_mut(v4::LEVEL_WORDS);
+        let (wide, overflowed) = rest.split_at_mut(v4::WIDE_WORDS);
+        self.v4().tidy(&mut v4::Scratch { level, wide, overflowed });
+        self.v6().tidy(&mut v6::Scratch { filter: &mut scratch[..v6::FILTER_WORDS] });
+    }
+
+    fn lookup(&self, address: Address) -> Listed {
+        match address {
+            Address::V4(bytes) => v4::lookup(&self.v4(), u32::from_be_bytes(bytes)),
+            Address::V6(bytes) => {
+                let address = u128::from_be_bytes(bytes);
+                v6::lookup(&self.v6(), (address >> 64) as u64, address as u64)
+            }
+        }
+    }
+
+    fn entries(&self) -> BTreeMap<Prefix, Listed> {
+        let mut entries: BTreeMap<Prefix, Listed> = BTreeMap::new();
+        let mut add = |address, length: u32, listed| {
+            let prefix = Prefix::new(address, length as u8).unwrap();
+            let entry = entries.entry(prefix).or_default();
+            *entry = entry.union(listed);
+        };
+        self.v4().entries(|address, length, listed| add(Address::V4(address.to_be_bytes()), length, listed));
+        self.v6().entries(|address, length, listed| add(Address::V6(address.to_be_bytes()), length, listed));
+        entries
+    }
+}
+
+fn expected(model: &BTreeMap<Prefix, Listed>, address: Address) -> Listed {
+    let listed = model.iter().filter(|(prefix, _)| prefix.contains(address));
+    listed.fold(Listed::NONE, |all, (_, listed)| all.union(*listed))
+}
+
+/// Few bits vary, so that prefixes nest and buckets run full.
+fn address(random: &mut Random) -> Address {
+    let mut byte = |mask: u64| (random.next() & mask) as u8;
+    if byte(1) == 0 {
+        Address::V4([byte(0x80), byte(1), byte(3), byte(0x87)])
+    } else {
+        let mut bytes = [0; 16];
+        (bytes[0], bytes[5], bytes[7], bytes[8], bytes[15]) = (0x20, byte(1), byte(3), byte(0x80), byte(7));
+        Address::V6(bytes)
+    }
+}
+
+fn prefix(random: &mut Random) -> Prefix {
+    let address = address(random);
+    let all = [0, 1, 7, 15, 16, 23, 24, 25, 31, 32, 32, 32, 33, 47, 48, 63, 64, 64, 65, 127, 128, 128, 128];
+    let length = random.pick(&all).min(address.bits());
+    Prefix::new(address, length).unwrap()
+}
+
+fn listed(random: &mut Random) -> Listed {
+    let deadlines = [0, 0, 1, 5, 9, FOR_GOOD, FOR_GOOD];
+    Listed::new(random.pick(&deadlines), random.pick(&[0, 0, 0, 1, 5, FOR_GOOD]))
+}
+
+fn case(seed: u64, steps: u64) {
+    let mut random = Random(seed);
+    let mut tables = Tables::new();
+    let mut model: BTreeMap<Prefix, Listed> = BTreeMap::new();
+    for step in 0..steps {
+        match random.below(12) {
+            0 => tables.tidy(),
+            1 => tables.grow(random.below(2) == 0),
+            2..5 => {
+                if let Some(prefix) =
+                    model.keys().nth(random.below(model.len().max(1) as u64) as usize).copied()
+                {
+                    tables.set(prefix, Listed::NONE);
+                    model.remove(&prefix);
+                }
+            }
+            _ => {
+                let (prefix, listed) = (prefix(&mut random), listed(&mut random));
+                tables.set(prefix, listed);
+                model.insert(prefix, listed);
+                model.retain(|_, listed| !listed.is_none());
+            }
+        }
+        for _ in 0..8 {
+            let address = address(&mut random);
+            let (found, wanted) = (tables.lookup(address), expected(&model, address));
+            // Who is allowed for good need not be blocked too, and the other way round for what is settled.
+            let same = found == wanted || (found == Listed::ALLOWED && wanted.allow() == FOR_GOOD);
+            assert!(same, "seed {seed}, step {step}: {address} is {found:?}, not {wanted:?}, of {model:?}");
+        }
+    }
+    assert_eq!(tables.entries(), model, "seed {seed}");
+    for (prefix, _) in model {
+        tables.set(prefix, Listed::NONE);
+    }
+    tables.tidy();
+    let zero =
+        |words: &[AtomicU64]| words.iter().all(|word| word.load(std::sync::atomic::Ordering::SeqCst) == 0);
+    for words in
+        [&tables.level, &tables.wide, &tables.lengths_v4, &tables.filter, &tables.short, &tables.long]
+    {
+        assert!(zero(words), "seed {seed}: empty tables are not all zeros after tidying");
+    }
+}
+
+#[test]
+fn random_changes_agree_with_a_plain_model() {
+    for seed in 0..12 {
+        case(seed, 150);
+    }
+}
+
+#[test]
+fn what_is_settled_needs_no_second_look() {
+    let mut tables = Tables::new();
+    let text = |text: &str| text.parse::<Prefix>().unwrap();
+    tables.set(text("10.0.0.0/8"), Listed::BLOCKED);
+    tables.set(text("10.1.0.0/16"), Listed::ALLOWED);
+    // Without the exact table, only the level is left to answer.
+    let blind = |tables: &Tables, address: u32| v4::quick(&v4::Writer { exact: &[], ..tables.v4() }, address);
+    assert_eq!(blind(&tables, 0x0a00_0001), Some(Listed::BLOCKED));
+    assert_eq!(blind(&tables, 0x0a01_0001), Some(Listed::ALLOWED));
+    assert_eq!(blind(&tables, 0x0b00_0001), Some(Listed::NONE));
+    tables.set(text("10.2.3.4"), Listed::new(0, 7));
+    assert_eq!(blind(&tables, 0x0a02_0301), None);
+    tables.set(text("10.2.3.4"), Listed::NONE);
+    tables.tidy();
+    assert_eq!(blind(&tables, 0x0a02_0301), Some(Listed::BLOCKED));
+}
+
+#[test]
+fn a_full_table_says_so_and_keeps_what_it_has() {
+    let tables = Tables::new();
+    let host = |n: u32| n << 8 | 1;
+    let first_refused = (0..100).find(|n| tables.v4().set(host(*n), 32, Listed::BLOCKED).is_err()).unwrap();
+    assert_eq!(first_refused, 8);
+    assert!((0..8).all(|n| v4::lookup(&tables.v4(), host(n)) == Listed::BLOCKED));
+    assert_eq!(tables.v4().set(host(3), 32, Listed::NONE), Ok(()));
+    assert_eq!(tables.v4().set(host(9), 32, Listed::BLOCKED), Ok(()));
+    assert_eq!(v4::lookup(&tables.v4(), host(3)), Listed::NONE);
+    assert_eq!(tables.v4().fill(), (8, 8));
+}
+
+#[test]
+fn deadlines_are_rounded_up() {
+    use crate::abi::Entry;
+    let entry = Entry { block_until: 1, allow_until: u64::MAX - 1 };
+    assert_eq!(entry.rounded(), Entry { block_until: 1 << 27, allow_until: u64::MAX });
+    let exact = Entry { block_until: 5 << 27, allow_until: 0 };
+    assert_eq!(exact.rounded(), exact);
+    assert_eq!(Listed::from_bits(Listed::from_entry(exact).to_bits()).entry(), exact);
+}

@@ -1,0 +1,170 @@
+//! IPv4.
+
+#[cfg(target_has_atomic = "64")]
+mod writer;
+
+use super::{DEADLINE_BITS, FOR_GOOD, Listed};
+use crate::hash::{low_bits, mix};
+use crate::slots::Word;
+
+#[cfg(target_has_atomic = "64")]
+pub use writer::{Scratch, Writer};
+
+/// Words in a bucket, which is one cache line.
+pub const WORDS: usize = 8;
+/// Words of the level: 32 /24s each.
+pub const LEVEL_WORDS: usize = 1 << 19;
+/// Words of `wide`: 64 /24s each.
+pub const WIDE_WORDS: usize = 1 << 18;
+/// Words of prefix lengths in use, eight in each.
+pub const LENGTH_WORDS: usize = 4;
+
+/// A bucket of the exact table. A word is a whole entry of one action, or 0 if it was never taken:
+///
+/// | bits | |
+/// |---|---|
+/// | 33 | the prefix, see [`key`] |
+/// | 1 | whether it is allowed; else it is blocked |
+/// | 30 | the deadline |
+///
+/// Words are taken from the first on, and [`REMOVED`] ones are not 0, so a bucket is full if its last word is not 0.
+pub type Bucket<W> = [W; WORDS];
+
+/// Bit of a word that says which of the two deadlines it has.
+const ALLOW: u64 = 1 << DEADLINE_BITS;
+const KEY_AT: u32 = DEADLINE_BITS + 1;
+/// Holds the place of an entry that is gone: the search goes on behind it. No prefix has this key.
+const REMOVED: u64 = 1;
+
+// What is known of a /24 without looking closer. The fourth, 2, is that nothing of this is.
+
+/// No entry has an address in it.
+const NOTHING: u64 = 0;
+/// All of it is blocked for good, and no entry allows any of it.
+const BLOCKED: u64 = 1;
+/// All of it is allowed for good.
+const ALLOWED: u64 = 3;
+
+/// The tables, for reading.
+pub trait Memory {
+    type Word: Word;
+
+    /// Below [`LEVEL_WORDS`].
+    fn level(&self, index: u32) -> Option<&Self::Word>;
+    /// Below [`WIDE_WORDS`]. A bit says that prefixes contain the /24 or lie in it, so that looking closer means to
+    /// look for them too.
+    fn wide(&self, index: u32) -> Option<&Self::Word>;
+    fn bucket(&self, index: u32) -> Option<&Bucket<Self::Word>>;
+    /// How many buckets there are: a power of two.
+    fn buckets(&self) -> u32;
+    /// Below [`LENGTH_WORDS`]. Each byte is the length of some prefix that is not a host, plus 1; or 0.
+    fn lengths(&self, index: u32) -> Option<&Self::Word>;
+    fn secret(&self) -> [u64; 2];
+}
+
+/// A prefix as a number of 33 bits: its bits, then a one, then zeros.
+#[inline(always)]
+const fn key(address: u32, length: u32) -> u64 {
+    let behind = 32 - length;
+    ((address as u64 >> behind) << 1 | 1) << behind
+}
+
+/// Where a key can be: the second bucket only if the first was full.
+#[inline(always)]
+const fn places(key: u64, secret: [u64; 2], buckets: u32) -> (u32, u32) {
+    let hash = mix(key, secret);
+    let first = low_bits(hash, buckets);
+    let second = low_bits(hash >> 32, buckets);
+    (first, if second == first { first ^ (buckets > 1) as u32 } else { second })
+}
+
+/// What the tables say of `address`.
+#[inline(always)]
+pub fn lookup<M: Memory>(memory: &M, address: u32) -> Listed {
+    quick(memory, address).unwrap_or_else(|| closer(memory, address))
+}
+
+/// The same, if it can be told from at most one cache line of each table.
+#[inline(always)]
+pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
+    // Tables have all these places, so `None` does not come up; and if it did, it would be looked at again.
+    let cell = address >> 8;
+    match memory.level(cell >> 5)?.load() >> ((cell & 31) * 2) & 3 {
+        NOTHING => return Some(Listed::NONE),
+        BLOCKED => return Some(Listed::BLOCKED),
+        ALLOWED => return Some(Listed::ALLOWED),
+        _ => {}
+    }
+    if memory.wide(cell >> 6)?.load() >> (cell & 63) & 1 != 0 {
+        return None;
+    }
+    let key = key(address, 32);
+    let (first, _) = places(key, memory.secret(), memory.buckets());
+    let bucket = memory.bucket(first)?;
+    let found = bucket.iter().any(|word| (word.load() >> KEY_AT) == key);
+    let full = bucket[WORDS - 1].load() != 0;
+    match (found, full) {
+        (_, true) => None,
+        (false, false) => Some(Listed::NONE),
+        (true, false) => Some(scan(bucket, key)),
+    }
+}
+
+/// The same without the short cut, for a /24 of which the level does not say all.
+#[inline(always)]
+pub fn closer<M: Memory>(memory: &M, address: u32) -> Listed {
+    let mut listed = probe(memory, key(address, 32));
+    let cell = address >> 8;
+    let wide = memory.wide(cell >> 6).is_none_or(|word| word.load() >> (cell & 63) & 1 != 0);
+    if !wide {
+        return listed;
+    }
+    for index in 0..LENGTH_WORDS as u32 {
+        let Some(lengths) = memory.lengths(index) else { continue };
+        let mut lengths = lengths.load();
+        for _ in 0..8 {
+            let length = (lengths & 0xff) as u32;
+            if length != 0 {
+                // Masked for the verifier, which does not know what the daemon writes.
+                listed = listed.union(probe(memory, key(address, (length - 1) & 31)));
+            }
+            lengths >>= 8;
+            if lengths == 0 {
+                break;
+            }
+        }
+    }
+    listed
+}
+
+/// What the exact table says of exactly this prefix.
+#[inline(always)]
+fn probe<M: Memory>(memory: &M, key: u64) -> Listed {
+    let (first, second) = places(key, memory.secret(), memory.buckets());
+    let Some(bucket) = memory.bucket(first) else { return Listed::NONE };
+    let listed = scan(bucket, key);
+    if bucket[WORDS - 1].load() == 0 {
+        return listed;
+    }
+    match memory.bucket(second) {
+        Some(bucket) => listed.union(scan(bucket, key)),
+        None => listed,
+    }
+}
+
+/// What a bucket says of a key. Without branches: there are at most two words of a key, one for each action, and the
+/// verifier would follow all combinations.
+#[inline(always)]
+fn scan<W: Word>(bucket: &Bucket<W>, key: u64) -> Listed {
+    let (mut block, mut allow) = (0, 0);
+    for word in bucket {
+        let difference = word.load() ^ key << KEY_AT;
+        // All ones if the upper bits agree, else 0.
+        let same = (((difference >> KEY_AT) as i64).wrapping_sub(1) >> 63) as u64;
+        let allows = ((difference << (63 - DEADLINE_BITS)) as i64 >> 63) as u64;
+        let deadline = difference & FOR_GOOD & same;
+        block |= deadline & !allows;
+        allow |= deadline & allows;
+    }
+    Listed::new(block, allow)
+}

@@ -1,0 +1,366 @@
+//! The writing side of IPv4.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::{ALLOW, Bucket, KEY_AT, LENGTH_WORDS, Memory, REMOVED, WIDE_WORDS, WORDS, key, places, probe};
+use crate::lists::{FOR_GOOD, Listed, NoPlace};
+
+/// Even bits: the lower ones of all cells of a level word.
+const LOW: u64 = 0x5555_5555_5555_5555;
+/// Prefixes up to this length contain whole /24s.
+const CELL: u32 = 24;
+
+/// The tables, for the one who writes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    /// [`super::LEVEL_WORDS`].
+    pub level: &'a [AtomicU64],
+    /// [`WIDE_WORDS`].
+    pub wide: &'a [AtomicU64],
+    /// [`LENGTH_WORDS`].
+    pub lengths: &'a [AtomicU64],
+    /// A power of two.
+    pub exact: &'a [Bucket<AtomicU64>],
+    /// The same for as long as the tables exist.
+    pub secret: [u64; 2],
+}
+
+impl Memory for Writer<'_> {
+    type Word = AtomicU64;
+
+    fn level(&self, index: u32) -> Option<&AtomicU64> {
+        self.level.get(index as usize)
+    }
+
+    fn wide(&self, index: u32) -> Option<&AtomicU64> {
+        self.wide.get(index as usize)
+    }
+
+    fn bucket(&self, index: u32) -> Option<&Bucket<AtomicU64>> {
+        self.exact.get(index as usize)
+    }
+
+    fn buckets(&self) -> u32 {
+        u32::try_from(self.exact.len()).unwrap_or(u32::MAX)
+    }
+
+    fn lengths(&self, index: u32) -> Option<&AtomicU64> {
+        self.lengths.get(index as usize)
+    }
+
+    fn secret(&self) -> [u64; 2] {
+        self.secret
+    }
+}
+
+/// Memory that [`Writer::tidy`] needs meanwhile.
+#[derive(Debug)]
+pub struct Scratch<'a> {
+    /// As many as the level has.
+    pub level: &'a mut [u64],
+    /// As many as `wide` has.
+    pub wide: &'a mut [u64],
+    /// A bit for each bucket.
+    pub overflowed: &'a mut [u64],
+}
+
+impl Writer<'_> {
+    /// Gives the prefix of `length` bits at `address` these deadlines; [`Listed::NONE`] takes it out.
+    ///
+    /// Packets are judged by the old ones or by the new ones. If a prefix is to be blocked later and allowed
+    /// sooner at once, also by something in between that both have in common.
+    ///
+    /// # Errors
+    ///
+    /// If the exact table has to grow first; then one of the deadlines may have been set.
+    pub fn set(&self, address: u32, length: u32, listed: Listed) -> Result<(), NoPlace> {
+        let before = probe(self, key(address, length));
+        if listed.allow() > before.allow() {
+            self.raise(address, length, ALLOW, listed.allow())?;
+        }
+        if listed.block() > before.block() {
+            self.raise(address, length, 0, listed.block())?;
+        }
+        if listed.block() < before.block() {
+            self.lower(address, length, 0, listed.block());
+        }
+        if listed.allow() < before.allow() {
+            self.lower(address, length, ALLOW, listed.allow());
+        }
+        Ok(())
+    }
+
+    /// The deadlines of exactly this prefix.
+    #[must_use]
+    pub fn get(&self, address: u32, length: u32) -> Listed {
+        probe(self, key(address, length))
+    }
+
+    fn raise(&self, address: u32, length: u32, action: u64, deadline: u64) -> Result<(), NoPlace> {
+        let host = length == 32;
+        if !host {
+            self.use_length(length);
+        }
+        self.put(key(address, length) << KEY_AT | action | deadline)?;
+        if !host {
+            self.widen(address, length);
+        }
+        let settles = length <= CELL && deadline == FOR_GOOD;
+        self.each_level_word(address, length, |word, cells| {
+            let nothing = !(word | word >> 1) & cells;
+            let unsettled = !(word >> 1) & cells;
+            match (action, settles) {
+                (ALLOW, true) => word | cells | cells << 1,
+                (ALLOW, false) => (word | unsettled << 1) & !unsettled,
+                (_, true) => word | nothing,
+                (_, false) => word | nothing << 1,
+            }
+        });
+        Ok(())
+    }
+
+    fn lower(&self, address: u32, length: u32, action: u64, deadline: u64) {
+        if length <= CELL {
+            // What is settled may be so by this entry: from now on the entries tell.
+            self.each_level_word(address, length, |word, cells| {
+                if action == ALLOW {
+                    let allowed = word & word >> 1 & cells;
+                    word & !allowed
+                } else {
+                    let blocked = word & !(word >> 1) & cells;
+                    (word & !blocked) | blocked << 1
+                }
+            });
+        }
+        let entry = key(address, length) << KEY_AT | action;
+        if let Some(word) = self.find(entry) {
+            word.store(if deadline == 0 { REMOVED } else { entry | deadline }, Ordering::SeqCst);
+        }
+    }
+
+    /// The place of an entry, whatever its deadline.
+    fn find(&self, entry: u64) -> Option<&AtomicU64> {
+        let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
+        let buckets = [self.bucket(first), self.bucket(second)];
+        buckets.into_iter().flatten().flatten().find(|word| word.load(Ordering::SeqCst) & !FOR_GOOD == entry)
+    }
+
+    /// Stores an entry in its place, or in a free one.
+    fn put(&self, entry: u64) -> Result<(), NoPlace> {
+        let place = self.find(entry & !FOR_GOOD).or_else(|| {
+            let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
+            let buckets = [self.bucket(first), self.bucket(second)];
+            buckets.into_iter().flatten().flatten().find(|word| word.load(Ordering::SeqCst) <= REMOVED)
+        });
+        place.ok_or(NoPlace)?.store(entry, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn use_length(&self, length: u32) {
+        let byte = u64::from(length) + 1;
+        let words = self.lengths.iter();
+        let bytes = words.flat_map(|word| (0..8).map(move |at| (word, at * 8)));
+        let mut free = None;
+        for (word, at) in bytes {
+            match word.load(Ordering::SeqCst) >> at & 0xff {
+                found if found == byte => return,
+                0 if free.is_none() => free = Some((word, at)),
+                _ => {}
+            }
+        }
+        // There are as many bytes as lengths.
+        if let Some((word, at)) = free {
+            word.store(word.load(Ordering::SeqCst) | byte << at, Ordering::SeqCst);
+        }
+    }
+
+    /// Marks the /24s of a prefix.
+    fn widen(&self, address: u32, length: u32) {
+        for (index, cells) in cells(address, length, 64) {
+            if let Some(word) = self.wide.get(index) {
+                store(word, word.load(Ordering::SeqCst) | cells);
+            }
+        }
+    }
+
+    /// Replaces the level words of the /24s of a prefix: `make` gets each, and the lower bits of the cells concerned.
+    fn each_level_word(&self, address: u32, length: u32, make: impl Fn(u64, u64) -> u64) {
+        for (index, cells) in cells(address, length, 32) {
+            if let Some(word) = self.level.get(index) {
+                store(word, make(word.load(Ordering::SeqCst), spread(cells)));
+            }
+        }
+    }
+
+    /// Calls `each` for every entry, with its deadline as the only one: a prefix that is both blocked and allowed comes
+    /// twice.
+    pub fn entries(&self, mut each: impl FnMut(u32, u32, Listed)) {
+        for word in self.exact.iter().flatten() {
+            if let Some((address, length, listed)) = decode(word.load(Ordering::SeqCst)) {
+                each(address, length, listed);
+            }
+        }
+    }
+
+    /// Words that hold an entry, and words that are taken at all.
+    #[must_use]
+    pub fn fill(&self) -> (usize, usize) {
+        let words = self.exact.iter().flatten().map(|word| word.load(Ordering::SeqCst));
+        words.fold((0, 0), |(live, taken), word| {
+            (live + usize::from(word > REMOVED), taken + usize::from(word != 0))
+        })
+    }
+
+    /// Copies all entries to another exact table, which is empty and not in use yet.
+    ///
+    /// # Errors
+    ///
+    /// If that one is too small.
+    pub fn copy_to(&self, exact: &[Bucket<AtomicU64>]) -> Result<(), NoPlace> {
+        let to = Writer { exact, ..*self };
+        let words = self.exact.iter().flatten().map(|word| word.load(Ordering::SeqCst));
+        words.filter(|word| *word > REMOVED).try_for_each(|word| to.put_new(word))
+    }
+
+    /// [`Self::put`] for an entry that is not there.
+    fn put_new(&self, entry: u64) -> Result<(), NoPlace> {
+        let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
+        let buckets = [self.bucket(first), self.bucket(second)];
+        let free = buckets.into_iter().flatten().flatten().find(|word| word.load(Ordering::SeqCst) == 0);
+        free.ok_or(NoPlace)?.store(entry, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Makes the level, `wide` and the lengths say no more than the entries do, and frees what removed entries hold.
+    /// Packets are judged alike before, meanwhile and after.
+    pub fn tidy(&self, scratch: &mut Scratch<'_>) {
+        scratch.level.fill(0);
+        scratch.wide.fill(0);
+        scratch.overflowed.fill(0);
+        let mut lengths = [0u64; LENGTH_WORDS];
+        self.gather(scratch, &mut lengths);
+        for (word, new) in self.level.iter().zip(scratch.level.iter()) {
+            store(word, *new);
+        }
+        // Behind the level, so that who looks closer still looks wide.
+        for (word, new) in self.wide.iter().zip(scratch.wide.iter()) {
+            store(word, *new);
+        }
+        for word in self.lengths {
+            let used = |byte: u64| byte != 0 && bit(&lengths, byte as usize - 1);
+            let bytes = (0..8).map(|at| (word.load(Ordering::SeqCst) >> (at * 8) & 0xff, at * 8));
+            store(word, bytes.filter(|(byte, _)| used(*byte)).fold(0, |all, (byte, at)| all | byte << at));
+        }
+        let full = |index: usize| bit(scratch.overflowed, index);
+        for (_, bucket) in self.exact.iter().enumerate().filter(|(index, _)| !full(*index)) {
+            for word in bucket.iter().rev().take_while(|word| word.load(Ordering::SeqCst) <= REMOVED) {
+                store(word, 0);
+            }
+        }
+    }
+
+    /// What the small tables should be, in `scratch`, which is zeros.
+    fn gather(&self, scratch: &mut Scratch<'_>, used: &mut [u64; LENGTH_WORDS]) {
+        for (index, bucket) in self.exact.iter().enumerate() {
+            for word in bucket.iter().map(|word| word.load(Ordering::SeqCst)) {
+                let Some((address, length, listed)) = decode(word) else { continue };
+                let (first, _) = places(word >> KEY_AT, self.secret, self.buckets());
+                if first as usize != index {
+                    set_bit(scratch.overflowed, first as usize);
+                }
+                if length < 32 {
+                    set_bit(used, length as usize);
+                    each(scratch.wide, cells(address, length, 64), |word, cells| word | cells);
+                }
+                if !settles(length, listed) {
+                    // For now: Closer means that nothing is allowed in it, Allowed that something is.
+                    let allowed = listed.allow() > 0;
+                    let mark = move |word, cells: u64| {
+                        let cells = spread(cells);
+                        word | cells << 1 | if allowed { cells } else { 0 }
+                    };
+                    each(scratch.level, cells(address, length, 32), mark);
+                }
+            }
+        }
+        let settling = |scratch: &mut Scratch<'_>, with: Listed, make: fn(u64, u64) -> u64| {
+            self.entries(|address, length, listed| {
+                if settles(length, listed) && listed == with {
+                    each(scratch.level, cells(address, length, 32), |word, cells| make(word, spread(cells)));
+                }
+            });
+        };
+        settling(scratch, Listed::BLOCKED, |word, cells| {
+            let free = !(word & word >> 1) & cells;
+            (word | free) & !(free << 1)
+        });
+        for word in scratch.level.iter_mut() {
+            let allowed = *word & *word >> 1 & LOW;
+            *word &= !allowed;
+        }
+        settling(scratch, Listed::ALLOWED, |word, cells| word | cells | cells << 1);
+    }
+}
+
+/// Whether an entry says all about the /24s in it, as far as it has the last word.
+fn settles(length: u32, listed: Listed) -> bool {
+    length <= CELL && (listed == Listed::BLOCKED || listed == Listed::ALLOWED)
+}
+
+fn decode(word: u64) -> Option<(u32, u32, Listed)> {
+    let key = word >> KEY_AT;
+    let behind = key.trailing_zeros();
+    let length = 32u32.checked_sub(behind)?;
+    let address = u32::try_from(key >> behind >> 1 << behind).ok()?;
+    let deadline = word & FOR_GOOD;
+    let listed = if word & ALLOW == 0 { Listed::new(deadline, 0) } else { Listed::new(0, deadline) };
+    Some((address, length, listed))
+}
+
+/// The /24s that a prefix contains or lies in, as words of `per_word` of them: index, and bits.
+fn cells(address: u32, length: u32, per_word: u32) -> impl Iterator<Item = (usize, u64)> {
+    let first = address >> 8;
+    let last = first + ((1 << CELL.saturating_sub(length)) - 1);
+    (first / per_word..=last / per_word).map(move |index| {
+        let start = first.max(index * per_word) - index * per_word;
+        let end = last.min(index * per_word + (per_word - 1)) - index * per_word;
+        (index as usize, (u64::MAX >> (63 - (end - start))) << start)
+    })
+}
+
+/// Bit i becomes bit 2i.
+fn spread(cells: u64) -> u64 {
+    let x = cells & 0xffff_ffff;
+    let x = (x | x << 16) & 0x0000_ffff_0000_ffff;
+    let x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
+    let x = (x | x << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let x = (x | x << 2) & 0x3333_3333_3333_3333;
+    (x | x << 1) & LOW
+}
+
+fn each(words: &mut [u64], cells: impl Iterator<Item = (usize, u64)>, make: impl Fn(u64, u64) -> u64) {
+    for (index, cells) in cells {
+        if let Some(word) = words.get_mut(index) {
+            *word = make(*word, cells);
+        }
+    }
+}
+
+/// Without dirtying the cache line of other CPUs if nothing changes.
+fn store(word: &AtomicU64, new: u64) {
+    if word.load(Ordering::SeqCst) != new {
+        word.store(new, Ordering::SeqCst);
+    }
+}
+
+fn bit(words: &[u64], index: usize) -> bool {
+    words.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 != 0)
+}
+
+fn set_bit(words: &mut [u64], index: usize) {
+    if let Some(word) = words.get_mut(index / 64) {
+        *word |= 1 << (index % 64);
+    }
+}
+
+const _: () = assert!(WIDE_WORDS * 64 == 1 << CELL && WORDS * 8 == 64);

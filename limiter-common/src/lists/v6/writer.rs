@@ -1,0 +1,216 @@
+//! The writing side of IPv6.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Bucket, ENTRIES, Key, LENGTH_WORDS, Memory, Slot, TURN_AT, filter_bit, probe};
+use crate::lists::{DEADLINE_BITS, FOR_GOOD, Listed, NoPlace};
+
+/// The tables, for the one who writes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    /// [`super::FILTER_WORDS`].
+    pub filter: &'a [AtomicU64],
+    /// [`LENGTH_WORDS`].
+    pub short: &'a [AtomicU64],
+    /// [`LENGTH_WORDS`] + 1.
+    pub long: &'a [AtomicU64],
+    /// A power of two.
+    pub exact: &'a [Bucket<AtomicU64>],
+    /// The same for as long as the tables exist.
+    pub secret: [u64; 2],
+}
+
+impl Memory for Writer<'_> {
+    type Word = AtomicU64;
+
+    fn filter(&self, index: u32) -> Option<&AtomicU64> {
+        self.filter.get(index as usize)
+    }
+
+    fn bucket(&self, index: u32) -> Option<&Bucket<AtomicU64>> {
+        self.exact.get(index as usize)
+    }
+
+    fn buckets(&self) -> u32 {
+        u32::try_from(self.exact.len()).unwrap_or(u32::MAX)
+    }
+
+    fn short(&self, index: u32) -> Option<&AtomicU64> {
+        self.short.get(index as usize)
+    }
+
+    fn long(&self, index: u32) -> Option<&AtomicU64> {
+        self.long.get(index as usize)
+    }
+
+    fn secret(&self) -> [u64; 2] {
+        self.secret
+    }
+}
+
+/// Memory that [`Writer::tidy`] needs meanwhile: as many words as the filter has.
+#[derive(Debug)]
+pub struct Scratch<'a> {
+    pub filter: &'a mut [u64],
+}
+
+impl Writer<'_> {
+    /// Gives the prefix of `length` bits these deadlines; [`Listed::NONE`] takes it out. Packets are judged by the old
+    /// ones or by the new ones.
+    ///
+    /// # Errors
+    ///
+    /// If the exact table has to grow first; nothing was changed.
+    pub fn set(&self, address: u128, length: u32, listed: Listed) -> Result<(), NoPlace> {
+        let key = key(address, length);
+        if let Some(slot) = self.find(key) {
+            let turn = slot.deadlines.load(Ordering::SeqCst) >> TURN_AT;
+            slot.deadlines.store(deadlines(listed, turn), Ordering::SeqCst);
+        } else if !listed.is_none() {
+            self.put(key, listed)?;
+        }
+        if !listed.is_none() {
+            use_length(if length < 64 { self.short } else { self.long }, length);
+            let (index, bit) = filter_bit(key.high, length.min(64), self.secret);
+            if let Some(word) = self.filter.get(index as usize) {
+                store(word, word.load(Ordering::SeqCst) | 1 << bit);
+            }
+        }
+        Ok(())
+    }
+
+    /// The deadlines of exactly this prefix.
+    #[must_use]
+    pub fn get(&self, address: u128, length: u32) -> Listed {
+        probe(self, key(address, length))
+    }
+
+    fn slots(&self, key: Key) -> impl Iterator<Item = &Slot<AtomicU64>> {
+        let (first, second) = key.places(self.secret, self.buckets());
+        [self.bucket(first), self.bucket(second)].into_iter().flatten().flatten()
+    }
+
+    /// The place of a prefix; also if it is not listed any more, as long as nobody else has taken it.
+    fn find(&self, key: Key) -> Option<&Slot<AtomicU64>> {
+        self.slots(key).find(|slot| {
+            [(&slot.high, key.high), (&slot.low, key.low), (&slot.length, key.length)]
+                .iter()
+                .all(|(word, wanted)| word.load(Ordering::SeqCst) == *wanted)
+        })
+    }
+
+    /// Stores a new entry in a free place. The deadlines come last: until then it says nothing.
+    fn put(&self, key: Key, listed: Listed) -> Result<(), NoPlace> {
+        let free = |slot: &&Slot<AtomicU64>| slot.deadlines.load(Ordering::SeqCst) & !(!0 << TURN_AT) == 0;
+        let slot = self.slots(key).find(free).ok_or(NoPlace)?;
+        let turn = slot.deadlines.load(Ordering::SeqCst) >> TURN_AT;
+        slot.high.store(key.high, Ordering::SeqCst);
+        slot.low.store(key.low, Ordering::SeqCst);
+        slot.length.store(key.length, Ordering::SeqCst);
+        slot.deadlines.store(deadlines(listed, turn + 1), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Calls `each` for every entry.
+    pub fn entries(&self, mut each: impl FnMut(u128, u32, Listed)) {
+        for slot in self.exact.iter().flatten() {
+            if let Some((key, listed)) = decode(slot) {
+                each(u128::from(key.high) << 64 | u128::from(key.low), length(key), listed);
+            }
+        }
+    }
+
+    /// Places that hold an entry, and places that are taken at all.
+    #[must_use]
+    pub fn fill(&self) -> (usize, usize) {
+        self.exact.iter().flatten().fold((0, 0), |(live, taken), slot| {
+            let used = slot.length.load(Ordering::SeqCst) != 0;
+            (live + usize::from(decode(slot).is_some()), taken + usize::from(used))
+        })
+    }
+
+    /// Copies all entries to another exact table, which is empty and not in use yet.
+    ///
+    /// # Errors
+    ///
+    /// If that one is too small.
+    pub fn copy_to(&self, exact: &[Bucket<AtomicU64>]) -> Result<(), NoPlace> {
+        let to = Writer { exact, ..*self };
+        self.exact.iter().flatten().filter_map(decode).try_for_each(|(key, listed)| to.put(key, listed))
+    }
+
+    /// Makes the filter and the lengths say no more than the entries do. Packets are judged alike before, meanwhile and
+    /// after. What removed entries hold is freed by the next [`Self::copy_to`].
+    pub fn tidy(&self, scratch: &mut Scratch<'_>) {
+        scratch.filter.fill(0);
+        let mut used = [0u64; 3];
+        for (key, _) in self.exact.iter().flatten().filter_map(decode) {
+            let length = length(key);
+            if let Some(word) = used.get_mut(length as usize / 64) {
+                *word |= 1 << (length % 64);
+            }
+            let (index, bit) = filter_bit(key.high, length.min(64), self.secret);
+            if let Some(word) = scratch.filter.get_mut(index as usize) {
+                *word |= 1 << bit;
+            }
+        }
+        for (word, new) in self.filter.iter().zip(scratch.filter.iter()) {
+            store(word, *new);
+        }
+        for word in self.short.iter().chain(self.long) {
+            let used = |byte: u64| {
+                let length = byte.wrapping_sub(1);
+                used.get((length / 64) as usize).is_some_and(|word| word >> (length % 64) & 1 != 0)
+            };
+            let bytes = (0..8).map(|at| (word.load(Ordering::SeqCst) >> (at * 8) & 0xff, at * 8));
+            let kept = bytes.filter(|(byte, _)| *byte != 0 && used(*byte));
+            store(word, kept.fold(0, |all, (byte, at)| all | byte << at));
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "halves")]
+fn key(address: u128, length: u32) -> Key {
+    Key::new((address >> 64) as u64, address as u64, length)
+}
+
+fn length(key: Key) -> u32 {
+    u32::try_from(key.length.saturating_sub(1)).unwrap_or(128)
+}
+
+fn decode(slot: &Slot<AtomicU64>) -> Option<(Key, Listed)> {
+    let deadlines = slot.deadlines.load(Ordering::SeqCst);
+    let listed = Listed::new(deadlines & FOR_GOOD, deadlines >> DEADLINE_BITS & FOR_GOOD);
+    let [high, low, length] = [&slot.high, &slot.low, &slot.length].map(|word| word.load(Ordering::SeqCst));
+    (!listed.is_none() && (1..=129).contains(&length)).then_some((Key { high, low, length }, listed))
+}
+
+fn deadlines(listed: Listed, turn: u64) -> u64 {
+    listed.block() | listed.allow() << DEADLINE_BITS | turn << TURN_AT
+}
+
+fn use_length(words: &[AtomicU64], length: u32) {
+    let byte = u64::from(length) + 1;
+    let bytes = words.iter().flat_map(|word| (0..8).map(move |at| (word, at * 8)));
+    let mut free = None;
+    for (word, at) in bytes {
+        match word.load(Ordering::SeqCst) >> at & 0xff {
+            found if found == byte => return,
+            0 if free.is_none() => free = Some((word, at)),
+            _ => {}
+        }
+    }
+    // There are as many bytes as lengths.
+    if let Some((word, at)) = free {
+        word.store(word.load(Ordering::SeqCst) | byte << at, Ordering::SeqCst);
+    }
+}
+
+/// Without dirtying the cache line of other CPUs if nothing changes.
+fn store(word: &AtomicU64, new: u64) {
+    if word.load(Ordering::SeqCst) != new {
+        word.store(new, Ordering::SeqCst);
+    }
+}
+
+const _: () = assert!(ENTRIES * size_of::<Slot<u64>>() == 128 && LENGTH_WORDS * 8 == 64);
