@@ -150,7 +150,7 @@ impl Toolchain {
 
     /// Cargo with everything that the BPF target needs; the caller adds nothing but options of the subcommand.
     ///
-    /// `crate_directory` is `limiter-ebpf`; `target_directory` must not be the outer cargo's, which holds a lock on it.
+    /// `crate_directory` is that of `limiter-ebpf` or alike; `target_directory` must not be the outer cargo's, which holds a lock on it.
     pub(crate) fn cargo(&self, subcommand: &str, crate_directory: &Path, target_directory: &Path) -> Command {
         let mut command = self.command("cargo");
         command
@@ -171,13 +171,14 @@ impl Toolchain {
         command
     }
 
-    /// Builds the object into `target_directory` and returns its path. Messages of the compiler go to standard error.
+    /// Builds the objects of a crate into `target_directory` and returns the directory where they are, named after its
+    /// binaries. Messages of the compiler go to standard error.
     pub(crate) fn build(&self, crate_directory: &Path, target_directory: &Path) -> io::Result<PathBuf> {
         let status = self.cargo("build", crate_directory, target_directory).stdout(io::stderr()).status()?;
         if !status.success() {
-            return Err(io::Error::other(format!("the eBPF object does not build ({status})")));
+            return Err(io::Error::other(format!("the eBPF objects do not build ({status})")));
         }
-        Ok(target_directory.join(TARGET).join("release/limiter"))
+        Ok(target_directory.join(TARGET).join("release"))
     }
 }
 

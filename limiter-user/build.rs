@@ -50,6 +50,7 @@ fn build() -> Result<(), String> {
     })?;
 
     // A copy, since the shared one may be replaced while a later build of another profile runs.
+    let built = built.join("limiter");
     let object = out.join("limiter.bpf.o");
     fs::copy(&built, &object).map_err(|error| format!("{}: {error}", built.display()))?;
     println!("cargo:rustc-env=LIMITER_BPF_OBJECT={}", object.display());

@@ -59,7 +59,8 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
 }
 
 fn object(toolchain: &Toolchain) -> Result<PathBuf> {
-    toolchain.build(&crate_directory(), &target_directory()?).context("building the eBPF object")
+    let built = toolchain.build(&crate_directory(), &target_directory()?);
+    Ok(built.context("building the eBPF object")?.join("limiter"))
 }
 
 fn disassembler(toolchain: &Toolchain) -> Result<PathBuf> {

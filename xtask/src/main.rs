@@ -1,5 +1,6 @@
 //! All automation of the project: `cargo xtask --help`. One module per command; this file only chooses.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -36,6 +37,7 @@ Examples:
   cargo xtask test vlan                      the tests with `vlan` in their names
   cargo xtask run -- --interface eth0        protect eth0 until stopped (as root)
   cargo xtask fuzz parse --seconds 600       look for frames that break the parser
+  cargo xtask bench verdicts                 nanoseconds a packet beside hash tables, tries and LRU maps (as root)
   cargo xtask ebpf report                    what the verifier says about each program
   cargo xtask ci                             what CI runs, in the same order
   cargo xtask ci clippy                      of that, the steps with `clippy` in their names";
@@ -52,6 +54,8 @@ enum Command {
     Run(run::Arguments),
     /// Run all tests, host and kernel
     Test(test::Arguments),
+    /// Measure limiter beside the usual ways to do the same job (as root)
+    Bench(bench::Arguments),
     /// Run the fuzz targets
     Fuzz(fuzz::Arguments),
     /// Look into the eBPF object
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Build => build::build(),
         Command::Run(arguments) => run::run(&arguments),
         Command::Test(arguments) => test::test(&arguments),
+        Command::Bench(arguments) => bench::bench(&arguments),
         Command::Fuzz(arguments) => fuzz::fuzz(&arguments),
         Command::Ebpf(command) => ebpf::ebpf(&command),
         Command::Ci(arguments) => ci::ci(&arguments),

@@ -1,0 +1,51 @@
+//! The benchmark of limiter, in three parts: [`verdicts`] measures nanoseconds a packet without an interface, [`flood`]
+//! sends real frames over a veth, and [`apply`] measures how fast lists come into force. Each compares limiter with the
+//! usual ways to do the same job, in the same rounds, and speaks of ratios.
+
+mod apply;
+mod flood;
+mod options;
+mod report;
+mod verdicts;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use crate::options::{Options, Part};
+use crate::report::Report;
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether nothing regressed.
+fn run(options: &Options) -> anyhow::Result<bool> {
+    let mut report = Report::new();
+    let parts = match options.part {
+        Some(part) => vec![part],
+        None => vec![Part::Verdicts, Part::Flood, Part::Apply],
+    };
+    for part in parts {
+        let run = match part {
+            Part::Verdicts => verdicts::run,
+            Part::Flood => flood::run,
+            Part::Apply => apply::run,
+        };
+        run(options, &mut report).with_context(|| format!("bench {part}"))?;
+    }
+    report.print_targets();
+    if let Some(file) = &options.json {
+        report.write_json(file)?;
+    }
+    report.print_regressions();
+    Ok(report.regressions.is_empty())
+}
