@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use limiter_common::abi::{self, MAX_INTERFACES, Settings};
+use limiter_common::abi::{self, MAX_INTERFACES};
 
 use super::features::Features;
 use super::links::{self, LinkState, Live, PinnedLink};
@@ -353,16 +353,7 @@ impl Protection {
     }
 
     fn load(&self, interface: &config::Interface, slot: u32, mode: AttachMode) -> anyhow::Result<Program> {
-        let settings = Settings {
-            secret: self.secret,
-            fixed_now: 0,
-            sets: self.maps.capacity(&abi::SLOTS),
-            slot,
-            limited: u32::from(interface.limited),
-            super_frames: u32::from(mode == AttachMode::Generic),
-            log_drops: u32::from(self.log_drops),
-            reserved: 0,
-        };
+        let settings = load::settings(&self.maps, self.secret, interface, slot, mode, self.log_drops);
         let frags = self.features.frags;
         let name = if frags { abi::PROGRAM_FRAGS } else { abi::PROGRAM_LINEAR };
         let mut object = load::open(&self.pins.directory(), &settings, &interface.limits)

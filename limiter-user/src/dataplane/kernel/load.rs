@@ -7,9 +7,10 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use limiter_common::abi::{self, Limits, MAPS, Settings};
 
-use super::maps::entries;
+use super::AttachMode;
+use super::maps::{Maps, entries};
 use super::object::OBJECT;
-use crate::config::Capacity;
+use crate::config::{self, Capacity};
 
 /// A global as bytes.
 #[derive(Clone, Copy)]
@@ -32,6 +33,27 @@ pub(super) fn create_maps(directory: &Path, capacity: &Capacity) -> Result<(), E
         loader.map_max_entries(spec.name, entries(spec, capacity)).map_pin_path(spec.name, path.as_path());
     }
     loader.load(OBJECT).map(drop)
+}
+
+/// What the program of an interface is for: the one place that says it, for the daemon and for measurements alike.
+pub(super) fn settings(
+    maps: &Maps,
+    secret: [u64; 2],
+    interface: &config::Interface,
+    slot: u32,
+    mode: AttachMode,
+    log_drops: bool,
+) -> Settings {
+    Settings {
+        secret,
+        fixed_now: 0,
+        sets: maps.capacity(&abi::SLOTS),
+        slot,
+        limited: u32::from(interface.limited),
+        super_frames: u32::from(mode == AttachMode::Generic),
+        log_drops: u32::from(log_drops),
+        reserved: 0,
+    }
 }
 
 /// Prepares the object over the maps pinned in `directory`; the programs are not in the kernel yet.

@@ -1,21 +1,21 @@
 //! The real programs on frames of one's choice, without an interface: `BPF_PROG_TEST_RUN`.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, anyhow};
 use limiter_common::Reason;
-use limiter_common::abi::{self, Count, Limits, Settings};
+use limiter_common::abi::{self, Count, Limits, MAPS, Settings};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::lists::KernelWriter;
 use super::maps::Maps;
-use super::{bpf, counters, load};
-use crate::config::Capacity;
-use crate::dataplane::Writer;
+use super::{AttachMode, bpf, counters, load};
+use crate::config::{self, Capacity};
+use crate::dataplane::{ApplyError, Writer};
 
 /// `XDP_DROP` and `XDP_PASS`.
 const XDP_DROP: u32 = 1;
@@ -85,13 +85,43 @@ impl TestPrograms {
         let cpus = counters::possible_cpus()?;
         let load = |settings: &Settings| {
             let settings = Settings { sets: maps.capacity(&abi::SLOTS), ..*settings };
-            let mut object =
-                load::open(&scratch.0, &settings, limits).context("cannot prepare the programs")?;
-            let linear = Loaded::new(&mut object, abi::PROGRAM_LINEAR)?;
-            let frags = Loaded::new(&mut object, abi::PROGRAM_FRAGS)?;
-            Ok(Self { maps: Arc::clone(&maps), linear, frags, slot: settings.slot, cpus })
+            Self::over(&scratch, &maps, &settings, limits, cpus)
         };
         settings.iter().map(load).collect()
+    }
+
+    /// Loads both with the settings and limits that the daemon gives to `interface` in native mode, over lists that
+    /// `fill` makes before.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::load`], and if `fill` fails.
+    pub fn of_interface(
+        interface: &config::Interface,
+        capacity: &Capacity,
+        fill: impl FnOnce(&mut dyn Writer) -> Result<(), ApplyError>,
+    ) -> anyhow::Result<Self> {
+        // Fixed, so that two runs are alike.
+        const SECRET: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
+        let scratch = Scratch::mount()?;
+        load::create_maps(&scratch.0, capacity).context("cannot create the maps")?;
+        let maps = Arc::new(Maps::pinned(&scratch.0)?);
+        fill(&mut KernelWriter::new(Arc::clone(&maps))).context("cannot fill the lists")?;
+        let settings = load::settings(&maps, SECRET, interface, 0, AttachMode::Native, false);
+        Self::over(&scratch, &maps, &settings, &interface.limits, counters::possible_cpus()?)
+    }
+
+    fn over(
+        scratch: &Scratch,
+        maps: &Arc<Maps>,
+        settings: &Settings,
+        limits: &Limits,
+        cpus: usize,
+    ) -> anyhow::Result<Self> {
+        let mut object = load::open(&scratch.0, settings, limits).context("cannot prepare the programs")?;
+        let linear = Loaded::new(&mut object, abi::PROGRAM_LINEAR)?;
+        let frags = Loaded::new(&mut object, abi::PROGRAM_FRAGS)?;
+        Ok(Self { maps: Arc::clone(maps), linear, frags, slot: settings.slot, cpus })
     }
 
     /// The lists.
@@ -99,9 +129,32 @@ impl TestPrograms {
         Box::new(KernelWriter::new(Arc::clone(&self.maps)))
     }
 
+    /// A program, for a test run of one's own or to be called by another program.
+    pub fn program(&self, entry: Entry) -> BorrowedFd<'_> {
+        self.loaded(entry).fd.as_fd()
+    }
+
+    /// What was counted so far, over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be read.
+    pub fn counted(&self) -> io::Result<Vec<(Reason, Count)>> {
+        Ok(Reason::ALL.iter().copied().zip(self.counts()?).collect())
+    }
+
+    /// Bytes of kernel memory that each map takes, by name.
+    ///
+    /// # Errors
+    ///
+    /// If procfs does not say.
+    pub fn memory(&self) -> io::Result<Vec<(&'static str, u64)>> {
+        MAPS.iter().map(|spec| Ok((spec.name, bytes_of_kernel_memory(self.maps.fd(spec))?))).collect()
+    }
+
     /// Instructions that the verifier followed for this program.
     pub fn verified_instructions(&self, entry: Entry) -> u32 {
-        self.program(entry).verified
+        self.loaded(entry).verified
     }
 
     /// Forgets all rate state.
@@ -128,7 +181,7 @@ impl TestPrograms {
     /// count one reason and pass or drop.
     pub fn run(&self, entry: Entry, frame: &[u8], first_buffer: Option<u32>) -> anyhow::Result<Outcome> {
         let before = self.counts()?;
-        let (verdict, _) = bpf::test_run(self.program(entry).fd.as_fd(), frame, first_buffer, 1)
+        let (verdict, _) = bpf::test_run(self.program(entry), frame, first_buffer, 1)
             .context("the kernel refused the test run")?;
         let passed = match verdict {
             XDP_PASS => true,
@@ -151,7 +204,7 @@ impl TestPrograms {
     ///
     /// If the kernel refuses.
     pub fn time(&self, entry: Entry, frame: &[u8], repeat: u32) -> anyhow::Result<u32> {
-        let (_, nanos) = bpf::test_run(self.program(entry).fd.as_fd(), frame, None, repeat)
+        let (_, nanos) = bpf::test_run(self.program(entry), frame, None, repeat)
             .context("the kernel refused the test run")?;
         Ok(nanos)
     }
@@ -160,7 +213,7 @@ impl TestPrograms {
         Reason::ALL.iter().map(|reason| counters::count(&self.maps, self.cpus, self.slot, *reason)).collect()
     }
 
-    fn program(&self, entry: Entry) -> &Loaded {
+    fn loaded(&self, entry: Entry) -> &Loaded {
         match entry {
             Entry::Linear => &self.linear,
             Entry::Frags => &self.frags,
@@ -199,6 +252,17 @@ impl Drop for Scratch {
         let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
         let _ = std::fs::remove_dir(&self.0);
     }
+}
+
+/// What the kernel keeps for the map behind `map`, in bytes.
+///
+/// # Errors
+///
+/// If procfs does not say.
+pub fn bytes_of_kernel_memory(map: BorrowedFd<'_>) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+    let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+    bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no memlock in the description of a map"))
 }
 
 /// Mean nanoseconds per run of a program that does nothing: what [`TestPrograms::time`] is to be compared with.
