@@ -5,13 +5,16 @@
 //! order in which no address is ever judged otherwise than before or after: what is let through before and after is
 //! never dropped in between, and what is dropped before and after is never let through.
 
+mod claims;
 mod entries;
+mod expiries;
 mod owners;
+mod packed;
 mod reasons;
 mod reconcile;
+mod terms;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use limiter_common::abi::Entry;
@@ -19,11 +22,13 @@ use limiter_common::{Address, Nanos, Prefix};
 
 use crate::config::Action;
 use crate::dataplane::Change;
+use claims::{Claims, Stored};
 use entries::Prefixes;
+use expiries::Expiries;
 use owners::Owners;
 pub use owners::{Owner, OwnerId, TooMany};
 pub use reasons::{MAX_REASON, reason};
-use reasons::{ReasonId, Reasons};
+use terms::KnownTerms;
 
 /// What a claim is about, and whose it is. Sorts by prefix first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,31 +126,19 @@ impl Totals {
 
 /// All claims, and what follows from them.
 ///
-/// A claim takes about 90 bytes, one that expires about 30 more.
+/// A claim on an address takes about 20 bytes if it is IPv4 and 32 if it is IPv6, one that expires 16 or 32 more. What
+/// claims have in common is kept once.
 #[derive(Debug, Default)]
 pub struct Blocklist {
-    claims: BTreeMap<Key, Stored>,
+    claims: Claims,
     prefixes: Prefixes,
     owners: Owners,
-    reasons: Reasons,
-    /// When claims expire; may hold moments of claims that are gone or were given other terms.
-    expiries: BinaryHeap<Reverse<(Nanos, Prefix)>>,
+    terms: KnownTerms,
+    expiries: Expiries,
     /// Claims that expire.
     expiring: usize,
     totals: Totals,
 }
-
-/// [`Terms`], packed: there are millions of them.
-#[derive(Debug, Clone, Copy)]
-struct Stored {
-    until: Nanos,
-    created: u32,
-    actor: u32,
-    reason: ReasonId,
-}
-
-/// Stands for no actor: the user id that the kernel calls invalid.
-const NO_ACTOR: u32 = u32::MAX;
 
 /// The steps of a transition. Raising allows first and lowering them last is what keeps an address that is let through
 /// both before and after from being dropped in between; raising before lowering, what is listed both before and after
@@ -181,7 +174,7 @@ impl Blocklist {
     /// What `edit` does.
     fn step_of(&self, edit: &Edit) -> Step {
         let raises = match edit {
-            Edit::Set(claim) => self.claims.get(&claim.key).is_none_or(|old| old.until <= claim.terms.until),
+            Edit::Set(claim) => self.claims.get(claim.key).is_none_or(|old| old.until() <= claim.terms.until),
             Edit::Remove(_) => false,
         };
         match (edit.key().action, raises) {
@@ -212,7 +205,7 @@ impl Blocklist {
             let key = edit.key();
             match edit {
                 Edit::Set(_) => sets.push(key.prefix),
-                Edit::Remove(_) if self.claims.contains_key(&key) => {
+                Edit::Remove(_) if self.claims.get(key).is_some() => {
                     *removes.entry(key.prefix).or_default() += 1
                 }
                 Edit::Remove(_) => {}
@@ -221,12 +214,12 @@ impl Blocklist {
         sets.sort_unstable();
         sets.dedup();
         let mut most = self.totals;
-        for prefix in sets.iter().filter(|prefix| self.at(**prefix).next().is_none()) {
+        for prefix in sets.iter().filter(|prefix| self.claims.at(**prefix).next().is_none()) {
             *most.table(*prefix) += 1;
         }
         let mut after = most;
         for (prefix, removed) in removes {
-            if self.at(prefix).count() == removed && sets.binary_search(&prefix).is_err() {
+            if self.claims.at(prefix).count() == removed && sets.binary_search(&prefix).is_err() {
                 *after.table(prefix) -= 1;
             }
         }
@@ -254,13 +247,18 @@ impl Blocklist {
         let mut touched = Vec::new();
         for edit in edits {
             let key = edit.key();
-            let before = self.own(key.prefix);
-            let undo = match edit {
-                Edit::Set(claim) => self.set(claim),
-                Edit::Remove(key) => self.remove(key),
+            let others = self.claims.at(key.prefix).filter(|(other, _)| *other != key);
+            let others =
+                others.fold(Entry::NONE, |union, (key, stored)| union.union(stored.entry(key.action)));
+            let says = |stored: Option<Stored>| stored.map_or(Entry::NONE, |stored| stored.entry(key.action));
+            let (former, current) = match edit {
+                Edit::Set(claim) => self.set(&claim),
+                Edit::Remove(key) => (self.claims.remove(key), None),
             };
-            outcome.undo.extend(undo);
-            let after = self.own(key.prefix);
+            self.count(key, former, current);
+            outcome.undo.extend(self.undo(key, former, current));
+            former.into_iter().for_each(|former| self.forget(former));
+            let (before, after) = (others.union(says(former)), others.union(says(current)));
             if before == after {
                 continue;
             }
@@ -275,29 +273,26 @@ impl Blocklist {
         self.prefixes.update(touched, &mut outcome.changes);
     }
 
-    /// Returns the edit that takes it back.
-    fn set(&mut self, claim: Claim) -> Option<Edit> {
-        let Claim { key, terms } = claim;
-        let stored = self.store(key, &terms);
-        match self.claims.insert(key, stored) {
-            Some(old) => {
-                let undo = Edit::Set(self.claim(key, old));
-                self.forget(old);
-                Some(undo)
-            }
-            None => {
-                self.owners.count(key.owner, 1);
-                Some(Edit::Remove(key))
-            }
+    /// Returns the former and the current state.
+    fn set(&mut self, claim: &Claim) -> (Option<Stored>, Option<Stored>) {
+        let stored = self.store(claim.key, &claim.terms);
+        (self.claims.insert(claim.key, stored), Some(stored))
+    }
+
+    fn count(&mut self, key: Key, former: Option<Stored>, current: Option<Stored>) {
+        match (former, current) {
+            (None, Some(_)) => self.owners.count(key.owner, 1),
+            (Some(_), None) => self.owners.count(key.owner, -1),
+            (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
-    fn remove(&mut self, key: Key) -> Option<Edit> {
-        let old = self.claims.remove(&key)?;
-        let undo = Edit::Set(self.claim(key, old));
-        self.forget(old);
-        self.owners.count(key.owner, -1);
-        Some(undo)
+    /// The edit that leads from `current` back to `former`.
+    fn undo(&self, key: Key, former: Option<Stored>, current: Option<Stored>) -> Option<Edit> {
+        match former {
+            Some(former) => Some(Edit::Set(self.claim(key, former))),
+            None => current.map(|_| Edit::Remove(key)),
+        }
     }
 
     fn store(&mut self, key: Key, terms: &Terms) -> Stored {
@@ -305,56 +300,34 @@ impl Blocklist {
         let until = terms.until.max(Nanos(1));
         if until != Nanos::NEVER {
             self.expiring += 1;
-            self.expiries.push(Reverse((until, key.prefix)));
+            self.expiries.push(until, key.prefix);
         }
-        Stored {
-            until,
-            created: u32::try_from(terms.created).unwrap_or(u32::MAX),
-            actor: terms.actor.unwrap_or(NO_ACTOR),
-            reason: self.reasons.hold(terms.reason.as_ref()),
-        }
+        Stored::new(until, self.terms.hold(terms))
     }
 
     /// Lets go of what [`Self::store`] took hold of.
     fn forget(&mut self, stored: Stored) {
-        self.expiring -= usize::from(stored.until != Nanos::NEVER);
-        self.reasons.release(stored.reason);
+        self.expiring -= usize::from(stored.expires());
+        self.terms.release(stored.terms());
     }
 
     fn claim(&self, key: Key, stored: Stored) -> Claim {
-        let Stored { until, created, actor, reason } = stored;
-        let terms = Terms {
-            until,
-            created: created.into(),
-            actor: (actor != NO_ACTOR).then_some(actor),
-            reason: self.reasons.get(reason).cloned(),
-        };
-        Claim { key, terms }
+        Claim { key, terms: self.terms.get(stored.terms(), stored.until()) }
     }
 
-    /// Takes all of `claims` at once, into an empty list; of claims with the same key, the last.
-    pub fn fill(&mut self, claims: Vec<Claim>) {
-        debug_assert!(self.claims.is_empty(), "only an empty list is filled");
-        let stored: Vec<(Key, Stored)> =
-            claims.into_iter().map(|claim| (claim.key, self.store(claim.key, &claim.terms))).collect();
-        let offered = stored.len();
-        self.claims = stored.into_iter().collect();
-        if self.claims.len() < offered {
-            self.recount_held();
-        }
-        let mut own: Option<(Prefix, Entry)> = None;
-        let mut owns = Vec::new();
-        for (key, stored) in &self.claims {
-            self.owners.count(key.owner, 1);
-            let entry = stored.entry(key.action);
-            match &mut own {
-                Some((prefix, own)) if *prefix == key.prefix => *own = own.union(entry),
-                _ => owns.extend(own.replace((key.prefix, entry))),
+    /// Takes all of `claims` at once, into an empty list, quickest if they are sorted; of claims with the same key, the
+    /// last.
+    pub fn fill(&mut self, claims: impl IntoIterator<Item = Claim>) {
+        debug_assert!(self.is_empty(), "only an empty list is filled");
+        for Claim { key, terms } in claims {
+            let stored = self.store(key, &terms);
+            match self.claims.insert(key, stored) {
+                Some(replaced) => self.forget(replaced),
+                None => self.owners.count(key.owner, 1),
             }
         }
-        owns.extend(own);
         let mut wide = Vec::new();
-        for (prefix, entry) in owns {
+        for (prefix, entry) in self.claims.unions() {
             self.totals.account(prefix, Entry::NONE, entry);
             if !prefix.is_host() {
                 self.prefixes.set(prefix, entry);
@@ -365,29 +338,21 @@ impl Blocklist {
         self.compact_expiries();
     }
 
-    /// Sets right what [`Self::store`] counted for claims that another one replaced.
-    fn recount_held(&mut self) {
-        self.expiring = self.claims.values().filter(|stored| stored.until != Nanos::NEVER).count();
-        self.reasons.recount(self.claims.values().map(|stored| stored.reason));
-    }
-
     /// Takes out claims that expired by `now`: those of about `limit` prefixes, so that many at once do not keep others
     /// waiting. The kernel has enforced their end already.
     pub fn expire(&mut self, now: Nanos, limit: usize) -> Outcome {
         let mut edits = Vec::new();
         let mut prefixes = Vec::new();
         while prefixes.len() < limit
-            && let Some(Reverse((until, prefix))) = self.expiries.peek().copied()
-            && until <= now
+            && let Some(prefix) = self.expiries.pop(now)
         {
-            self.expiries.pop();
             prefixes.push(prefix);
         }
         prefixes.sort_unstable();
         prefixes.dedup();
         for prefix in prefixes {
-            let expired = self.at(prefix).filter(|(_, stored)| stored.until <= now);
-            edits.extend(expired.map(|(key, _)| Edit::Remove(*key)));
+            let expired = self.claims.at(prefix).filter(|(_, stored)| stored.until() <= now);
+            edits.extend(expired.map(|(key, _)| Edit::Remove(key)));
         }
         self.apply(edits)
     }
@@ -395,31 +360,25 @@ impl Blocklist {
     /// The first moment at which [`Self::expire`] may have something to do.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Nanos> {
-        self.expiries.peek().map(|Reverse((until, _))| *until)
+        self.expiries.next()
     }
 
     /// Keeps moments without a claim from piling up.
     fn compact_expiries(&mut self) {
         if self.expiries.len() > 2 * self.expiring + 1024 {
-            let live = self.claims.iter().filter(|(_, stored)| stored.until != Nanos::NEVER);
-            self.expiries = live.map(|(key, stored)| Reverse((stored.until, key.prefix))).collect();
+            let live = self.claims.iter().filter(|(_, stored)| stored.expires());
+            self.expiries = live.map(|(key, stored)| (stored.until(), key.prefix)).collect();
         }
-    }
-
-    fn at(&self, prefix: Prefix) -> impl Iterator<Item = (&Key, &Stored)> {
-        let first = Key { prefix, action: Action::Block, owner: OwnerId::FIRST };
-        let last = Key { prefix, action: Action::Allow, owner: OwnerId::LAST };
-        self.claims.range(first..=last)
     }
 
     /// The union of the claims on exactly `prefix`.
     fn own(&self, prefix: Prefix) -> Entry {
-        self.at(prefix).fold(Entry::NONE, |own, (key, stored)| own.union(stored.entry(key.action)))
+        self.claims.at(prefix).fold(Entry::NONE, |own, (key, stored)| own.union(stored.entry(key.action)))
     }
 
     #[must_use]
     pub fn get(&self, key: Key) -> Option<Claim> {
-        self.claims.get(&key).map(|stored| self.claim(key, *stored))
+        self.claims.get(key).map(|stored| self.claim(key, stored))
     }
 
     #[must_use]
@@ -429,7 +388,7 @@ impl Blocklist {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.claims.is_empty()
+        self.claims.len() == 0
     }
 
     #[must_use]
@@ -445,15 +404,16 @@ impl Blocklist {
 
     /// What all claims are about, in order.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
-        self.claims.keys().copied()
+        self.claims.iter().map(|(key, _)| key)
     }
 
     /// The claims behind `after`, in order; all if `None`.
     pub fn from(&self, after: Option<Key>) -> impl Iterator<Item = Claim> {
-        use std::ops::Bound::{Excluded, Unbounded};
-
-        let start = after.map_or(Unbounded, Excluded);
-        self.claims.range((start, Unbounded)).map(|(key, stored)| self.claim(*key, *stored))
+        let behind =
+            after.map(|after| self.claims.starting_at(after).skip_while(move |(key, _)| *key == after));
+        let all = after.is_none().then(|| self.claims.iter());
+        let claims = behind.into_iter().flatten().chain(all.into_iter().flatten());
+        claims.map(|(key, stored)| self.claim(key, stored))
     }
 
     /// The claims on `prefix` and on prefixes that contain it, narrowest first.
@@ -461,7 +421,7 @@ impl Blocklist {
     pub fn covering(&self, prefix: Prefix) -> Vec<Claim> {
         let wider = self.prefixes.covering(prefix);
         let all = prefix.is_host().then_some(prefix).into_iter().chain(wider);
-        all.flat_map(|prefix| self.at(prefix)).map(|(key, stored)| self.claim(*key, *stored)).collect()
+        all.flat_map(|prefix| self.claims.at(prefix)).map(|(key, stored)| self.claim(key, stored)).collect()
     }
 
     /// What the kernel finds for every address of `prefix`, as far as no narrower prefix says more.
@@ -489,27 +449,10 @@ impl Blocklist {
 
     /// Everything that shall be in the kernel's lists, in order.
     pub fn entries(&self) -> impl Iterator<Item = Change> {
-        let mut claims = self.claims.iter().peekable();
-        std::iter::from_fn(move || {
-            let (Key { prefix, action, .. }, stored) = claims.next()?;
-            let mut entry = stored.entry(*action);
-            while let Some((key, stored)) = claims.next_if(|(key, _)| key.prefix == *prefix) {
-                entry = entry.union(stored.entry(key.action));
-            }
-            if !prefix.is_host() {
-                entry = self.prefixes.longest(*prefix);
-            }
-            Some(Change { prefix: *prefix, entry })
+        self.claims.unions().map(|(prefix, own)| {
+            let entry = if prefix.is_host() { own } else { self.prefixes.longest(prefix) };
+            Change { prefix, entry }
         })
-    }
-}
-
-impl Stored {
-    fn entry(&self, action: Action) -> Entry {
-        match action {
-            Action::Block => Entry { block_until: self.until.0, ..Entry::NONE },
-            Action::Allow => Entry { allow_until: self.until.0, ..Entry::NONE },
-        }
     }
 }
 

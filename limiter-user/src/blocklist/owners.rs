@@ -26,11 +26,10 @@ impl fmt::Display for Owner {
 
 /// Stands for an [`Owner`] in claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OwnerId(u16);
+pub struct OwnerId(pub(super) u16);
 
 impl OwnerId {
     pub(super) const FIRST: Self = Self(0);
-    pub(super) const LAST: Self = Self(u16::MAX);
 }
 
 /// There is no number left for another owner.

@@ -233,7 +233,7 @@ fn random_case(seed: u64, steps: u64) {
                 }
                 let (mut list, _) = list_with_owners();
                 let claims = case.model.0.iter();
-                list.fill(claims.map(|(key, terms)| Claim { key: *key, terms: terms.clone() }).collect());
+                list.fill(claims.map(|(key, terms)| Claim { key: *key, terms: terms.clone() }));
                 let changes = list.reconcile(case.kernel.installed()).unwrap();
                 case.list = list;
                 case.install(&before, &changes);
