@@ -231,6 +231,26 @@ fn what_is_settled_needs_no_second_look() {
     assert_eq!(blind(&tables, 0x0a02_0301), Some(Listed::BLOCKED));
 }
 
+/// How many of `places` are taken when one more host has none; all that were set before are still found.
+fn load(places: usize, mut set: impl FnMut(u32) -> bool, found: impl Fn(u32) -> bool) -> f64 {
+    let set = (0..).find(|n| !set(*n)).unwrap();
+    assert!((0..set).all(found));
+    f64::from(set) / places as f64
+}
+
+#[test]
+fn entries_make_room_for_others() {
+    let tables = Tables { exact_v4: buckets(1 << 8), exact_v6: buckets(1 << 8), ..Tables::new() };
+    let (v4, v6) = (tables.v4(), tables.v6());
+    let set = |n| v4.set(n, 32, Listed::BLOCKED).is_ok();
+    let load_v4 = load(v4.exact.len() * v4::WORDS, set, |n| v4::lookup(&v4, n) == Listed::BLOCKED);
+    let net = |n| u128::from(n) << 64;
+    let set = |n| v6.set(net(n), 64, Listed::BLOCKED).is_ok();
+    let load_v6 =
+        load(v6.exact.len() * v6::ENTRIES, set, |n| v6::lookup(&v6, n.into(), 7) == Listed::BLOCKED);
+    assert!(load_v4 > 0.85 && load_v6 > 0.65, "{load_v4} {load_v6}");
+}
+
 #[test]
 fn a_full_table_says_so_and_keeps_what_it_has() {
     let tables = Tables::new();

@@ -147,13 +147,38 @@ impl Writer<'_> {
 
     /// Stores an entry in its place, or in a free one.
     fn put(&self, entry: u64) -> Result<(), NoPlace> {
-        let place = self.find(entry & !FOR_GOOD).or_else(|| {
-            let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
-            let buckets = [self.bucket(first), self.bucket(second)];
-            buckets.into_iter().flatten().flatten().find(|word| word.load(Ordering::SeqCst) <= REMOVED)
-        });
+        match self.find(entry & !FOR_GOOD) {
+            Some(place) => {
+                place.store(entry, Ordering::SeqCst);
+                Ok(())
+            }
+            None => self.put_new(entry),
+        }
+    }
+
+    /// [`Self::put`] for an entry that is not there.
+    fn put_new(&self, entry: u64) -> Result<(), NoPlace> {
+        let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
+        let place = self.free(first).or_else(|| self.free(second));
+        let place = place.or_else(|| self.vacate(first)).or_else(|| self.vacate(second));
         place.ok_or(NoPlace)?.store(entry, Ordering::SeqCst);
         Ok(())
+    }
+
+    fn free(&self, bucket: u32) -> Option<&AtomicU64> {
+        self.bucket(bucket)?.iter().find(|word| word.load(Ordering::SeqCst) <= REMOVED)
+    }
+
+    /// Copies an entry of a full bucket to its second one: until its place here is taken it is in both, and then readers
+    /// go on to the second, since this one stays full. Never the other way round: who has seen the first bucket already
+    /// would not find it there.
+    fn vacate(&self, bucket: u32) -> Option<&AtomicU64> {
+        self.bucket(bucket)?.iter().find(|word| {
+            let entry = word.load(Ordering::SeqCst);
+            let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
+            let to = if first == bucket { self.free(second) } else { None };
+            to.inspect(|to| to.store(entry, Ordering::SeqCst)).is_some()
+        })
     }
 
     fn use_length(&self, length: u32) {
@@ -220,15 +245,6 @@ impl Writer<'_> {
         let to = Writer { exact, ..*self };
         let words = self.exact.iter().flatten().map(|word| word.load(Ordering::SeqCst));
         words.filter(|word| *word > REMOVED).try_for_each(|word| to.put_new(word))
-    }
-
-    /// [`Self::put`] for an entry that is not there.
-    fn put_new(&self, entry: u64) -> Result<(), NoPlace> {
-        let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
-        let buckets = [self.bucket(first), self.bucket(second)];
-        let free = buckets.into_iter().flatten().flatten().find(|word| word.load(Ordering::SeqCst) == 0);
-        free.ok_or(NoPlace)?.store(entry, Ordering::SeqCst);
-        Ok(())
     }
 
     /// Makes the level, `wide` and the lengths say no more than the entries do, and frees what removed entries hold.

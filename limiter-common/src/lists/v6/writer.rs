@@ -99,16 +99,33 @@ impl Writer<'_> {
         })
     }
 
-    /// Stores a new entry in a free place. The deadlines come last: until then it says nothing.
+    /// Stores a new entry in a free place.
     fn put(&self, key: Key, listed: Listed) -> Result<(), NoPlace> {
-        let free = |slot: &&Slot<AtomicU64>| slot.deadlines.load(Ordering::SeqCst) & !(!0 << TURN_AT) == 0;
-        let slot = self.slots(key).find(free).ok_or(NoPlace)?;
-        let turn = slot.deadlines.load(Ordering::SeqCst) >> TURN_AT;
-        slot.high.store(key.high, Ordering::SeqCst);
-        slot.low.store(key.low, Ordering::SeqCst);
-        slot.length.store(key.length, Ordering::SeqCst);
-        slot.deadlines.store(deadlines(listed, turn + 1), Ordering::SeqCst);
+        let (first, second) = key.places(self.secret, self.buckets());
+        let slot = self.free(first).or_else(|| self.free(second));
+        let slot = slot.or_else(|| self.vacate(first)).or_else(|| self.vacate(second)).ok_or(NoPlace)?;
+        occupy(slot, key, listed);
         Ok(())
+    }
+
+    fn free(&self, bucket: u32) -> Option<&Slot<AtomicU64>> {
+        let none = |slot: &&Slot<AtomicU64>| slot.deadlines.load(Ordering::SeqCst) & !(!0 << TURN_AT) == 0;
+        self.bucket(bucket)?.iter().find(none)
+    }
+
+    /// Moves an entry of a full bucket to its second one: first it is in both, and then readers go on to the second,
+    /// since this one stays full. Never the other way round: who has seen the first bucket already would not find it
+    /// there.
+    fn vacate(&self, bucket: u32) -> Option<&Slot<AtomicU64>> {
+        self.bucket(bucket)?.iter().find(|slot| {
+            let Some((key, listed)) = decode(slot) else { return false };
+            let (first, second) = key.places(self.secret, self.buckets());
+            let Some(to) = (if first == bucket { self.free(second) } else { None }) else { return false };
+            occupy(to, key, listed);
+            let turn = slot.deadlines.load(Ordering::SeqCst) >> TURN_AT;
+            slot.deadlines.store(deadlines(Listed::NONE, turn), Ordering::SeqCst);
+            true
+        })
     }
 
     /// Calls `each` for every entry.
@@ -183,6 +200,15 @@ fn decode(slot: &Slot<AtomicU64>) -> Option<(Key, Listed)> {
     let listed = Listed::new(deadlines & FOR_GOOD, deadlines >> DEADLINE_BITS & FOR_GOOD);
     let [high, low, length] = [&slot.high, &slot.low, &slot.length].map(|word| word.load(Ordering::SeqCst));
     (!listed.is_none() && (1..=129).contains(&length)).then_some((Key { high, low, length }, listed))
+}
+
+/// Makes a free place the one of this entry. The deadlines come last: until then it says nothing.
+fn occupy(slot: &Slot<AtomicU64>, key: Key, listed: Listed) {
+    let turn = slot.deadlines.load(Ordering::SeqCst) >> TURN_AT;
+    slot.high.store(key.high, Ordering::SeqCst);
+    slot.low.store(key.low, Ordering::SeqCst);
+    slot.length.store(key.length, Ordering::SeqCst);
+    slot.deadlines.store(deadlines(listed, turn + 1), Ordering::SeqCst);
 }
 
 fn deadlines(listed: Listed, turn: u64) -> u64 {
