@@ -8,10 +8,13 @@ use std::fmt;
 use limiter_common::{Address, Prefix};
 
 use crate::config::Action;
+use crate::prefixes::Prefixes;
 
 /// The shortest prefixes that can be blocked without force.
 const WIDEST_V4: u8 = 8;
 const WIDEST_V6: u8 = 16;
+/// Up to so many prefixes for each guard are asked about one by one; more are searched for what overlaps the guards.
+const FEW: usize = 4;
 /// Refusals that are told one by one; the others are only counted.
 const TOLD: usize = 100;
 
@@ -78,6 +81,23 @@ impl Guards {
         }
     }
 
+    /// Those of `prefixes`, which are sorted, of which [`Self::refusal`] may say something: few of a million.
+    fn suspects(&self, prefixes: &Prefixes) -> Prefixes {
+        if prefixes.len() <= FEW * self.guarded.len() {
+            return prefixes.clone();
+        }
+        let widest = |prefix: &Prefix| if prefix.address().is_v4() { WIDEST_V4 } else { WIDEST_V6 };
+        let mut suspects: Prefixes =
+            prefixes.iter().filter(|prefix| prefix.length() < widest(prefix)).collect();
+        for guarded in self.guarded.keys() {
+            prefixes.within(*guarded).for_each(|prefix| suspects.push(prefix));
+            let wider = (0..guarded.length()).filter_map(|length| Prefix::new(guarded.address(), length));
+            wider.filter(|wider| prefixes.contains(*wider)).for_each(|prefix| suspects.push(prefix));
+        }
+        suspects.sort();
+        suspects
+    }
+
     /// A guarded prefix that shares an address with `prefix`.
     fn overlapping(&self, prefix: Prefix) -> Option<(Prefix, &str)> {
         let in_use = |length: &u8| match prefix.address() {
@@ -104,7 +124,7 @@ impl Guards {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
     action: Action,
-    prefixes: Vec<Prefix>,
+    prefixes: Prefixes,
 }
 
 impl Admitted {
@@ -114,7 +134,7 @@ impl Admitted {
     }
 
     #[must_use]
-    pub fn prefixes(&self) -> &[Prefix] {
+    pub fn prefixes(&self) -> &Prefixes {
         &self.prefixes
     }
 }
@@ -156,11 +176,12 @@ impl Refusals {
 pub fn admit(
     guards: &Guards,
     action: Action,
-    prefixes: Vec<Prefix>,
+    mut prefixes: Prefixes,
     force: bool,
 ) -> Result<Admitted, Refusals> {
     if force {
-        return Ok(admitted(action, prefixes));
+        prefixes.sort();
+        return Ok(Admitted { action, prefixes });
     }
     let (admitted, refusals) = admit_what_may(guards, action, prefixes);
     if refusals.count == 0 { Ok(admitted) } else { Err(refusals) }
@@ -168,29 +189,29 @@ pub fn admit(
 
 /// Admits what the guards do not refuse: for lists, which nobody can ask.
 #[must_use]
-pub fn admit_what_may(guards: &Guards, action: Action, mut prefixes: Vec<Prefix>) -> (Admitted, Refusals) {
+pub fn admit_what_may(guards: &Guards, action: Action, mut prefixes: Prefixes) -> (Admitted, Refusals) {
+    prefixes.sort();
     let mut refusals = Refusals::default();
-    prefixes.retain(|prefix| match guards.refusal(action, *prefix) {
-        Some(refusal) => {
+    let mut refused = Prefixes::default();
+    for prefix in guards.suspects(&prefixes).iter() {
+        if let Some(refusal) = guards.refusal(action, prefix) {
+            refused.push(prefix);
             refusals.count += 1;
             if refusals.told.len() < TOLD {
                 refusals.told.push(refusal);
             }
-            false
         }
-        None => true,
-    });
-    (admitted(action, prefixes), refusals)
-}
-
-fn admitted(action: Action, mut prefixes: Vec<Prefix>) -> Admitted {
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    Admitted { action, prefixes }
+    }
+    if !refused.is_empty() {
+        prefixes.retain(|prefix| !refused.contains(prefix));
+    }
+    (Admitted { action, prefixes }, refusals)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -248,20 +269,31 @@ mod tests {
 
     #[test]
     fn a_request_is_admitted_as_a_whole_and_a_list_in_part() {
-        let asked = || ["192.0.2.1", "10.1.2.3", "192.0.2.1", "10.0.0.1"].map(prefix).to_vec();
+        let asked = || ["192.0.2.1", "10.1.2.3", "192.0.2.1", "10.0.0.1"].into_iter().map(prefix).collect();
         let refusals = admit(&guards(), Action::Block, asked(), false).unwrap_err();
         assert_eq!(refusals.count, 2);
         let forced = admit(&guards(), Action::Block, asked(), true).unwrap();
-        assert_eq!(forced.prefixes(), ["10.0.0.1", "10.1.2.3", "192.0.2.1"].map(prefix));
+        assert!(forced.prefixes().iter().eq(["10.0.0.1", "10.1.2.3", "192.0.2.1"].map(prefix)));
         let (some, refusals) = admit_what_may(&guards(), Action::Block, asked());
-        assert_eq!(some.prefixes(), [prefix("192.0.2.1")]);
+        assert!(some.prefixes().iter().eq([prefix("192.0.2.1")]));
         assert_eq!(refusals.count, 2);
+    }
+
+    #[test]
+    fn many_prefixes_are_checked_like_few() {
+        let wide = ["64.0.0.0/7", "0.0.0.0/0", "::/0", "3000::/15"].into_iter().map(prefix);
+        let hosts = (0..100).map(|n| Prefix::host(Address::V4([198, 51, 100, n])));
+        let (admitted, refusals) = admit_what_may(&guards(), Action::Block, hosts.chain(wide).collect());
+        assert_eq!((admitted.prefixes().len(), refusals.count), (100, 4));
+        let everybody = (0..100).map(|n| Prefix::host(Address::V4([10, 0, 0, n]))).chain([prefix("::/0")]);
+        let (admitted, refusals) = admit_what_may(&guards(), Action::Allow, everybody.collect());
+        assert_eq!((admitted.prefixes().len(), refusals.count), (100, 1));
     }
 
     /// Against the definition, in a small universe.
     #[test]
     fn guards_refuse_exactly_what_overlaps() {
-        let all: Vec<Prefix> = (24..=32)
+        let all: BTreeSet<Prefix> = (24..=32)
             .flat_map(|length| (0..16).map(move |last| (length, last * 16)))
             .filter_map(|(length, last)| Prefix::new(Address::V4([198, 51, 100, last]), length))
             .collect();
@@ -272,6 +304,11 @@ mod tests {
                 let refused = guards.refusal(Action::Block, *asked).is_some();
                 assert_eq!(refused, guarded.overlaps(*asked), "{guarded} {asked}");
             }
+            let (admitted, refusals) = admit_what_may(&guards, Action::Block, all.iter().copied().collect());
+            assert!(all.len() > FEW * guards.guarded.len(), "they are searched, not asked one by one");
+            let free = || all.iter().copied().filter(|asked| !guarded.overlaps(*asked));
+            assert!(admitted.prefixes().iter().eq(free()), "{guarded}");
+            assert_eq!(refusals.count, all.len() - free().count());
         }
     }
 }

@@ -213,10 +213,7 @@ impl Blocklist {
         }
         sets.sort_unstable();
         sets.dedup();
-        let mut most = self.totals;
-        for prefix in sets.iter().filter(|prefix| self.claims.at(**prefix).next().is_none()) {
-            *most.table(*prefix) += 1;
-        }
+        let most = self.totals_with(sets.iter().copied());
         let mut after = most;
         for (prefix, removed) in removes {
             if self.claims.at(prefix).count() == removed && sets.binary_search(&prefix).is_err() {
@@ -224,6 +221,16 @@ impl Blocklist {
             }
         }
         (most, after)
+    }
+
+    /// How many entries there are when all of `prefixes`, without duplicates, are listed too.
+    #[must_use]
+    pub fn totals_with(&self, prefixes: impl Iterator<Item = Prefix>) -> Totals {
+        let mut totals = self.totals;
+        for prefix in prefixes.filter(|prefix| self.claims.at(*prefix).next().is_none()) {
+            *totals.table(prefix) += 1;
+        }
+        totals
     }
 
     /// Makes edits, of which no two may have the same key.

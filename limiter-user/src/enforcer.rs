@@ -1,8 +1,9 @@
 //! The one writer: a thread that owns the [blocklist](crate::blocklist), its [store](crate::store) and the
 //! dataplane's [`Writer`]. Everybody else holds a [`Handle`].
 //!
-//! What is acknowledged is durable first, then in the kernel, then acknowledged. A request that cannot be made durable
-//! is refused and changes nothing; one that the kernel has no room for is taken back as a whole.
+//! What is acknowledged is in the kernel and durable. Blocks that are added go to the kernel first, since an attack does
+//! not wait for the disk; all else to the disk first, so that nobody is let through on a word that a power cut forgets.
+//! What either refuses is taken back as a whole, and refused.
 
 mod explain;
 mod install;
@@ -248,8 +249,8 @@ impl Handle {
         self.ask(|reply| Command::Remove(action, request, reply)).await
     }
 
-    /// Adds every line of a list (`#` and `;` comments). The whole text is checked first; then it is applied in
-    /// parts, between which other requests are served. All or none.
+    /// Adds every prefix of a list, if all of its lines are understood: applied in parts, between which other requests
+    /// are served. All or none.
     ///
     /// # Errors
     ///
@@ -257,11 +258,10 @@ impl Handle {
     pub async fn import(
         &self,
         action: Action,
-        text: Vec<u8>,
+        parsed: config::lists::Parsed,
         options: ImportOptions,
         caller: Caller,
     ) -> Result<AddResponse, Error> {
-        let parsed = blocking(move || config::lists::parse(&text)).await?;
         self.ask(|reply| Command::Import(action, parsed, options, caller, reply)).await
     }
 

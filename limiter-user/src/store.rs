@@ -66,6 +66,8 @@ pub struct Store {
     path: PathBuf,
     boot_id: [u8; 16],
     state: Result<Database, String>,
+    /// Something was written without waiting for the disk, since the last time that was waited for.
+    later: bool,
 }
 
 impl Store {
@@ -94,7 +96,7 @@ impl Store {
                 start_anew(&path, &why, boot_id, now, &mut warnings)
             }
         };
-        Opened { store: Self { path, boot_id, state }, records, lost, unseen, warnings }
+        Opened { store: Self { path, boot_id, state, later: false }, records, lost, unseen, warnings }
     }
 
     /// Why nothing can be stored now.
@@ -103,7 +105,8 @@ impl Store {
         self.state.as_ref().err().map(String::as_str)
     }
 
-    /// Makes all `writes` durable, or none. Claims that expire are stored with the time they have left `now`.
+    /// Makes all `writes` durable, or none, and with them what was written before. Claims that expire are stored with the
+    /// time they have left `now`.
     ///
     /// # Errors
     ///
@@ -161,7 +164,8 @@ impl Store {
     }
 
     fn write(&mut self, writes: &[Write], now: Now, durability: Durability) -> Result<(), NotStored> {
-        if writes.is_empty() {
+        let wait = matches!(durability, Durability::Immediate);
+        if writes.is_empty() && !(wait && self.later) {
             return Ok(());
         }
         let database = match &self.state {
@@ -189,6 +193,7 @@ impl Store {
             self.state = Err(why);
             return Err(refusal);
         }
+        self.later = !wait;
         Ok(())
     }
 }
@@ -333,7 +338,7 @@ fn start_anew(
     ));
     let state =
         open_file(path, boot_id, now).map(|(database, _)| database).map_err(|error| error.to_string());
-    let mut store = Store { path: path.to_owned(), boot_id, state };
+    let mut store = Store { path: path.to_owned(), boot_id, state, later: false };
     let writes: Vec<Write> = saved.iter().cloned().map(Write::Put).collect();
     if let Err(NotStored(why)) = store.commit(&writes, now) {
         warnings.push(format!("the claims that were read are in force but not stored: {why}"));

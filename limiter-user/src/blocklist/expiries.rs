@@ -5,6 +5,8 @@ use std::collections::BinaryHeap;
 
 use limiter_common::{Address, Nanos, Prefix};
 
+use crate::prefixes::PrefixV4;
+
 /// Moments at which claims expire. May hold some of claims that are gone or were given other terms.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
@@ -12,24 +14,10 @@ pub(super) struct Expiries {
     v6: BinaryHeap<Reverse<(Nanos, Prefix)>>,
 }
 
-/// The address, and 8 bits of length behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct PrefixV4(u64);
-
-impl PrefixV4 {
-    fn prefix(self) -> Option<Prefix> {
-        let [_, _, _, a, b, c, d, length] = self.0.to_be_bytes();
-        Prefix::new(Address::V4([a, b, c, d]), length)
-    }
-}
-
 impl Expiries {
     pub(super) fn push(&mut self, until: Nanos, prefix: Prefix) {
         match prefix.address() {
-            Address::V4([a, b, c, d]) => {
-                let packed = PrefixV4(u64::from_be_bytes([0, 0, 0, a, b, c, d, prefix.length()]));
-                self.v4.push(Reverse((until, packed)));
-            }
+            Address::V4(address) => self.v4.push(Reverse((until, PrefixV4::new(address, prefix.length())))),
             Address::V6(_) => self.v6.push(Reverse((until, prefix))),
         }
     }
@@ -48,7 +36,7 @@ impl Expiries {
     /// Takes out a prefix with claims that may have expired by `now`.
     pub(super) fn pop(&mut self, now: Nanos) -> Option<Prefix> {
         if self.v4.peek().is_some_and(|Reverse((until, _))| *until <= now) {
-            return self.v4.pop().and_then(|Reverse((_, packed))| packed.prefix());
+            return self.v4.pop().map(|Reverse((_, packed))| packed.prefix());
         }
         self.v6.peek().filter(|Reverse((until, _))| *until <= now)?;
         self.v6.pop().map(|Reverse((_, prefix))| prefix)

@@ -25,7 +25,7 @@ impl fmt::Display for Owner {
 }
 
 /// Stands for an [`Owner`] in claims.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct OwnerId(pub(super) u16);
 
 impl OwnerId {

@@ -7,6 +7,7 @@ use limiter_common::{Address, Prefix};
 
 use crate::blocklist::Blocklist;
 use crate::dataplane::{ApplyError, Change, Writer};
+use crate::prefixes::Prefixes;
 
 /// Changes that are made at a time when some may fail.
 const PART: usize = 1 << 15;
@@ -81,17 +82,17 @@ impl Installer {
         self.retry([TRIED; TABLES], list);
     }
 
-    /// Tries again what is missing of `prefixes`.
+    /// Tries again what is missing of `prefixes`, which are sorted.
     ///
     /// # Errors
     ///
     /// If some of it is still missing; says why.
-    pub(super) fn insist(&mut self, prefixes: &[Prefix], list: &Blocklist) -> Result<(), String> {
+    pub(super) fn insist(&mut self, prefixes: &Prefixes, list: &Blocklist) -> Result<(), String> {
         if self.missing.is_empty() {
             return Ok(());
         }
         let missing = |of: &BTreeSet<Prefix>| -> Vec<Prefix> {
-            prefixes.iter().copied().filter(|prefix| of.contains(prefix)).collect()
+            of.iter().copied().filter(|prefix| prefixes.contains(*prefix)).collect()
         };
         let tried = missing(&self.missing);
         self.make_missing(&tried, list);

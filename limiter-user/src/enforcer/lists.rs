@@ -16,6 +16,7 @@ use crate::blocklist::{Blocklist, Claim, Edit, Key, Owner, OwnerId, Terms, TooMa
 use crate::config::lists::Parsed;
 use crate::config::{self, Action, Capacity, List};
 use crate::control::protocol::ListStatus;
+use crate::prefixes::Prefixes;
 
 /// Bytes that a file may have: a hundred million addresses would not fit any table.
 const MAX_FILE: u64 = 1 << 30;
@@ -178,11 +179,10 @@ pub(super) fn plan(
 
 /// The edits from `present`, which is sorted, to `admitted`.
 fn difference(present: &[Key], admitted: &Admitted, owner: OwnerId, created: u64, edits: &mut Vec<Edit>) {
-    let wanted =
-        |key: &Key| key.action == admitted.action() && admitted.prefixes().binary_search(&key.prefix).is_ok();
+    let wanted = |key: &Key| key.action == admitted.action() && admitted.prefixes().contains(key.prefix);
     edits.extend(present.iter().filter(|key| !wanted(key)).map(|key| Edit::Remove(*key)));
     let terms = Terms { until: Nanos::NEVER, created, actor: None, reason: None };
-    let key = |prefix: &Prefix| Key { prefix: *prefix, action: admitted.action(), owner };
+    let key = |prefix: Prefix| Key { prefix, action: admitted.action(), owner };
     let new = admitted.prefixes().iter().map(key).filter(|key| present.binary_search(key).is_err());
     edits.extend(new.map(|key| Edit::Set(Claim { key, terms: terms.clone() })));
 }
@@ -216,32 +216,51 @@ fn refused(refusals: &Refusals) -> Option<String> {
 ///
 /// Names the table that has not.
 pub(super) fn room(list: &Blocklist, capacity: Capacity, edits: &[Edit]) -> Result<Order, String> {
-    let tables = |totals: Totals| {
-        [
-            ("addresses_v4", totals.addresses_v4, capacity.addresses_v4),
-            ("addresses_v6", totals.addresses_v6, capacity.addresses_v6),
-            ("prefixes_v4", totals.prefixes_v4, capacity.prefixes_v4),
-            ("prefixes_v6", totals.prefixes_v6, capacity.prefixes_v6),
-        ]
-    };
     let now = list.totals();
     let edited = edits.len() as u64;
-    if tables(now).iter().all(|(_, used, capacity)| used + edited <= u64::from(*capacity)) {
+    if tables(now, capacity).iter().all(|(_, used, capacity)| used + edited <= *capacity) {
         return Ok(Order::RaiseFirst);
     }
     let (most, after) = list.growth(edits);
-    // A table that holds too much already is no reason to refuse what does not make it worse.
-    let over = |totals| {
-        let grown = tables(totals).into_iter().zip(tables(now));
-        grown
-            .map(|(then, (_, now, _))| (then, now))
-            .find(|((_, used, capacity), now)| *used > u64::from(*capacity) && used > now)
-            .map(|(then, _)| then)
-    };
-    match (over(most), over(after)) {
-        (None, _) => Ok(Order::RaiseFirst),
-        (Some(_), None) => Ok(Order::LowerFirst),
-        (Some(_), Some((table, needed, capacity))) => Err(format!(
+    match (grown_over(now, most, capacity), grown_over(now, after, capacity)) {
+        (Ok(()), _) => Ok(Order::RaiseFirst),
+        (Err(_), Ok(())) => Ok(Order::LowerFirst),
+        (Err(_), Err(full)) => Err(full),
+    }
+}
+
+/// Whether the kernel's tables have room for claims on `prefixes`, which are sorted.
+///
+/// # Errors
+///
+/// Names the table that has not.
+pub(super) fn room_for(list: &Blocklist, capacity: Capacity, prefixes: &Prefixes) -> Result<(), String> {
+    let now = list.totals();
+    let added = prefixes.len() as u64;
+    if tables(now, capacity).iter().all(|(_, used, capacity)| used + added <= *capacity) {
+        return Ok(());
+    }
+    grown_over(now, list.totals_with(prefixes.iter()), capacity)
+}
+
+/// What is used of each table, and what it may hold.
+fn tables(totals: Totals, capacity: Capacity) -> [(&'static str, u64, u64); 4] {
+    [
+        ("addresses_v4", totals.addresses_v4, capacity.addresses_v4.into()),
+        ("addresses_v6", totals.addresses_v6, capacity.addresses_v6.into()),
+        ("prefixes_v4", totals.prefixes_v4, capacity.prefixes_v4.into()),
+        ("prefixes_v6", totals.prefixes_v6, capacity.prefixes_v6.into()),
+    ]
+}
+
+/// An error if a table would hold more than it may. One that holds too much already is no reason to refuse what does not
+/// make it worse.
+fn grown_over(now: Totals, then: Totals, capacity: Capacity) -> Result<(), String> {
+    let grown = tables(then, capacity).into_iter().zip(tables(now, capacity));
+    let mut over = grown.filter(|((_, used, capacity), (_, now, _))| used > capacity && used > now);
+    match over.next() {
+        None => Ok(()),
+        Some(((table, needed, capacity), _)) => Err(format!(
             "the kernel table {table} has room for {capacity} entries and {needed} are needed; raise {table} in \
              [capacity] and restart the daemon"
         )),

@@ -226,10 +226,10 @@ async fn what_is_wrong_changes_nothing() {
     assert_eq!(
         problem.items,
         [
-            "203.0.113.5 lies in 203.0.113.0/24, protected by the configuration",
+            "0.0.0.0/0 is wider than /8",
             "127.0.0.1 lies in 127.0.0.0/8, the loopback",
             "198.51.100.0/24 contains 198.51.100.1, the address you are logged in from",
-            "0.0.0.0/0 is wider than /8",
+            "203.0.113.5 lies in 203.0.113.0/24, protected by the configuration",
         ]
     );
     assert_eq!(setup.lists(), Vec::<String>::new());
@@ -545,7 +545,9 @@ async fn imports_are_all_or_nothing_and_let_others_pass() {
     let mut text: Vec<u8> = (0..70_000).flat_map(|n| format!("{}\n", address(n)).into_bytes()).collect();
     let import = |text: &[u8], options| {
         let (handle, text) = (handle.clone(), text.to_vec());
-        tokio::spawn(async move { handle.import(Action::Block, text, options, UID).await })
+        tokio::spawn(
+            async move { handle.import(Action::Block, config::lists::parse(&text), options, UID).await },
+        )
     };
 
     let error =

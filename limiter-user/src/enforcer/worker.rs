@@ -1,5 +1,7 @@
 //! The thread of the enforcer.
 
+mod import;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -16,14 +18,17 @@ use super::{
     render,
 };
 use crate::admission::{self, Admitted, Guards};
-use crate::blocklist::{Blocklist, Claim, Edit, Key, Outcome, Owner, OwnerId, Terms, reason};
+use crate::blocklist::{Blocklist, Claim, Edit, Key, Outcome, Owner, OwnerId, reason};
 use crate::config::lists::Parsed;
 use crate::config::{Action, Config};
 use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest, RemoveResponse};
 use crate::dataplane::{ApplyError, Change, Table};
+use crate::heap;
 use crate::host::Lifelines;
+use crate::prefixes::Prefixes;
 use crate::store::{NotStored, Record, Store, Write};
 use crate::telemetry::DECISION;
+use import::{Asked, Import, not_kept};
 
 /// Edits that are made before other requests get their turn.
 const PART: usize = 1 << 15;
@@ -81,18 +86,25 @@ type Reload = (Parts, Vec<Listed>, Vec<String>);
 
 /// A long request that was checked as a whole, and is being made.
 struct Work {
-    parts: Parts,
-    undo: Vec<Edit>,
+    job: Job,
     /// What was changed by others meanwhile, and so is not taken back.
     touched: HashSet<Key>,
-    end: End,
 }
 
-/// What is done when it is made.
-enum End {
-    Import(AddResponse, Reply<AddResponse>),
-    /// With the configuration that was in force before.
-    Reload(Arc<Config>, Vec<Listed>, Vec<String>, Reply<Vec<String>>),
+enum Job {
+    Import(Import),
+    Reload(Reloading),
+}
+
+/// A reload that was planned.
+struct Reloading {
+    parts: Parts,
+    undo: Vec<Edit>,
+    /// The configuration that was in force before.
+    former: Arc<Config>,
+    lists: Vec<Listed>,
+    sentences: Vec<String>,
+    reply: Reply<Vec<String>>,
 }
 
 impl Worker {
@@ -160,6 +172,7 @@ impl Worker {
         }
         worker.expire();
         worker.publish();
+        heap::give_back();
         let took = (clock)().boot.saturating_sub(begun.boot);
         let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
         let started = Started {
@@ -411,11 +424,13 @@ impl Worker {
         let options = ImportOptions { seconds, reason, force, ssh_peer };
         let admitted = self.admit(action, prefixes, &options)?;
         self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
-        let (edits, response) = self.edits(&admitted, &options, caller);
+        let asked = self.asked(&options, caller);
+        let mut response = AddResponse::default();
+        let edits = self.edits(action, admitted.prefixes().iter(), &asked, &mut response);
         lists::room(&self.list, self.config.capacity, &edits).map_err(Error::Full)?;
         self.touch(&edits);
         match action {
-            Action::Block => self.make(edits)?,
+            Action::Block => self.make_at_once(edits)?,
             Action::Allow => self.make_at_any_rate(edits)?,
         }
         Ok(response)
@@ -431,7 +446,7 @@ impl Worker {
     fn admit(
         &mut self,
         action: Action,
-        prefixes: Vec<Prefix>,
+        prefixes: Prefixes,
         options: &ImportOptions,
     ) -> Result<Admitted, Error> {
         let invalid = |detail: &str| Error::Invalid { detail: detail.to_owned(), items: Vec::new() };
@@ -492,45 +507,36 @@ impl Worker {
         guards
     }
 
-    /// The edits that a request amounts to, and what to answer when they are made.
+    /// The edits that claim what was `asked` of `prefixes`, counted in `response`.
     fn edits(
         &self,
-        admitted: &Admitted,
-        options: &ImportOptions,
-        caller: Caller,
-    ) -> (Vec<Edit>, AddResponse) {
-        let now = (self.clock)();
-        let until = options.seconds.map_or(Nanos::NEVER, |seconds| {
-            // Not for good, however long.
-            now.boot.saturating_add(Nanos::from_secs(seconds)).min(Nanos(u64::MAX - 1))
-        });
-        let reason = options.reason.as_deref().and_then(reason);
-        let action = admitted.action();
-        let mut response = AddResponse::default();
-        let mut edits = Vec::with_capacity(admitted.prefixes().len());
+        action: Action,
+        prefixes: impl Iterator<Item = Prefix>,
+        asked: &Asked,
+        response: &mut AddResponse,
+    ) -> Vec<Edit> {
+        let now = (self.clock)().boot;
+        let mut edits = Vec::new();
         let any_allowed = action == Action::Block && self.list.totals().allows > 0;
-        for prefix in admitted.prefixes() {
-            let key = Key { prefix: *prefix, action, owner: self.operator };
-            let former =
-                self.list.get(key).filter(|claim| claim.terms.until > now.boot).map(|claim| claim.terms);
-            let created = former.as_ref().map_or_else(|| render::seconds(now.wall), |former| former.created);
-            match &former {
+        for prefix in prefixes {
+            let key = Key { prefix, action, owner: self.operator };
+            let former = self.list.get(key).filter(|claim| claim.terms.until > now).map(|claim| claim.terms);
+            let created = former.as_ref().map_or(asked.created, |former| former.created);
+            let same =
+                former.as_ref().map(|former| former.until == asked.until && former.reason == asked.reason);
+            match same {
                 None => response.added += 1,
-                Some(former) if former.until == until && former.reason == reason => response.unchanged += 1,
-                Some(_) => response.updated += 1,
+                Some(true) => response.unchanged += 1,
+                Some(false) => response.updated += 1,
             }
-            if former.is_none_or(|former| former.until != until || former.reason != reason) {
-                let terms = Terms { until, created, actor: Some(caller.uid), reason: reason.clone() };
-                edits.push(Edit::Set(Claim { key, terms }));
+            if same != Some(true) {
+                edits.push(Edit::Set(Claim { key, terms: asked.terms(created) }));
             }
-            if any_allowed
-                && response.shadowed_by_allow.len() < TOLD
-                && self.list.entry(*prefix).allows(now.boot)
-            {
+            if any_allowed && response.shadowed_by_allow.len() < TOLD && self.list.entry(prefix).allows(now) {
                 response.shadowed_by_allow.push(prefix.to_string());
             }
         }
-        (edits, response)
+        edits
     }
 
     /// Splits edits into parts, in an order in which they have room.
@@ -552,6 +558,19 @@ impl Worker {
             return Err(self.give_up(outcome.undo, &why));
         }
         self.install(outcome).map(|_| ())
+    }
+
+    /// The same for blocks that are added, which do not wait for the disk before they drop: in force, then durable, and
+    /// taken back if the disk refuses. Nobody was told yet that they are there.
+    fn make_at_once(&mut self, edits: Vec<Edit>) -> Result<(), Error> {
+        let writes = self.writes_of(&edits);
+        let outcome = self.list.apply(edits);
+        let undo = self.install(outcome)?;
+        if let Err(NotStored(why)) = self.store.commit(&writes, (self.clock)()) {
+            self.take_back(undo);
+            return Err(not_kept(&why));
+        }
+        Ok(())
     }
 
     /// The same for edits that let somebody through: where nothing can be stored any more, nobody shall be locked out
@@ -585,7 +604,7 @@ impl Worker {
     /// Takes edits back that the kernel has not seen.
     fn give_up(&mut self, undo: Vec<Edit>, why: &str) -> Error {
         self.list.apply(undo);
-        Error::NotDurable(format!("nothing was changed, since it could not be kept: {why}"))
+        not_kept(why)
     }
 
     /// Makes the changes of an outcome in the kernel, or takes it back. Returns what takes it back later.
@@ -633,13 +652,12 @@ impl Worker {
     fn remove(&mut self, action: Action, request: &RemoveRequest) -> Result<RemoveResponse, Error> {
         self.mend();
         let mut prefixes = prefixes(&request.prefixes)?;
-        prefixes.sort_unstable();
-        prefixes.dedup();
+        prefixes.sort();
         let now = (self.clock)().boot;
         let mut response = RemoveResponse::default();
         let mut edits = Vec::new();
-        for prefix in &prefixes {
-            let key = Key { prefix: *prefix, action, owner: self.operator };
+        for prefix in prefixes.iter() {
+            let key = Key { prefix, action, owner: self.operator };
             if self.list.get(key).is_some_and(|claim| claim.terms.until > now) {
                 response.removed += 1;
                 edits.push(Edit::Remove(key));
@@ -656,11 +674,11 @@ impl Worker {
             && !response.missing.is_empty()
         {
             let error = format!("what is stored cannot be read, and so not be removed for good: {why}");
-            let asked = prefixes.into_iter().map(|prefix| Key { prefix, action, owner: self.operator });
+            let asked = prefixes.iter().map(|prefix| Key { prefix, action, owner: self.operator });
             self.decide(asked.collect::<Vec<_>>().into_iter());
             return Err(Error::NotDurable(error));
         }
-        for prefix in prefixes {
+        for prefix in prefixes.iter() {
             let others = self
                 .list
                 .covering(prefix)
@@ -709,107 +727,85 @@ impl Worker {
         }
         self.mend();
         let Some(mut work) = self.work.take() else {
-            match self.waiting.pop_front() {
+            let job = match self.waiting.pop_front() {
                 Some(Long::Import(action, parsed, options, caller, reply)) => {
-                    match self.begin_import(action, parsed, &options, caller) {
-                        Ok((parts, response)) => self.begin(parts, End::Import(response, reply)),
-                        Err(error) => self.answer(reply, Err(error)),
-                    }
+                    self.begin_import(action, parsed, &options, caller, reply).map(Job::Import)
                 }
-                Some(Long::Reload(config, files, reply)) => match self.begin_reload(config, files) {
-                    Ok((former, (parts, listed, sentences))) => {
-                        self.begin(parts, End::Reload(former, listed, sentences, reply));
-                    }
-                    Err(error) => self.answer(reply, Err(error)),
-                },
-                None => {}
-            }
+                Some(Long::Reload(config, files, reply)) => {
+                    self.begin_reload(config, files, reply).map(Job::Reload)
+                }
+                None => None,
+            };
+            self.work = job.map(|job| Work { job, touched: HashSet::new() });
             return;
         };
-        let part = work.parts.pop_front().unwrap_or_default();
-        match self.make_part(part, work.parts.is_empty()) {
-            Ok(undo) => {
-                work.undo.extend(undo);
-                if work.parts.is_empty() {
-                    self.end(work.end);
-                } else {
-                    self.work = Some(work);
-                }
-            }
+        let done = match &mut work.job {
+            Job::Import(import) => self.import_part(import),
+            Job::Reload(reloading) => self.reload_part(reloading),
+        };
+        match done {
+            Ok(false) => self.work = Some(work),
+            Ok(true) => self.end(work.job),
             Err(error) => self.fail(work, error),
         }
-    }
-
-    fn begin(&mut self, parts: Parts, end: End) {
-        if parts.is_empty() {
-            self.end(end);
-        } else {
-            self.work = Some(Work { parts, undo: Vec::new(), touched: HashSet::new(), end });
+        if self.work.is_none() {
+            heap::give_back();
         }
     }
 
     /// Takes back what was made of a long request.
     fn fail(&mut self, work: Work, error: Error) {
-        let Work { mut undo, touched, end, .. } = work;
-        undo.retain(|edit| !touched.contains(&edit.key()));
-        for part in undo.chunks(PART) {
-            self.take_back(part.to_vec());
-        }
-        match end {
-            End::Import(_, reply) => self.answer(reply, Err(error)),
-            End::Reload(former, _, _, reply) => {
+        let Work { job, touched } = work;
+        match job {
+            Job::Import(import) => {
+                let reply = self.take_import_back(import, |key| touched.contains(key));
+                self.answer(reply, Err(error));
+            }
+            Job::Reload(Reloading { mut undo, former, reply, .. }) => {
+                undo.retain(|edit| !touched.contains(&edit.key()));
+                for part in undo.chunks(PART) {
+                    self.take_back(part.to_vec());
+                }
                 self.config = former;
                 self.answer(reply, Err(error));
             }
         }
     }
 
-    fn end(&mut self, end: End) {
-        match end {
-            End::Import(response, reply) => self.answer(reply, Ok(response)),
-            End::Reload(_, listed, sentences, reply) => {
-                self.lists = listed;
+    fn end(&mut self, job: Job) {
+        match job {
+            Job::Import(import) => self.end_import(import),
+            Job::Reload(Reloading { lists, sentences, reply, .. }) => {
+                self.lists = lists;
                 self.answer(reply, Ok(sentences));
             }
         }
     }
 
-    fn begin_import(
-        &mut self,
-        action: Action,
-        parsed: Parsed,
-        options: &ImportOptions,
-        caller: Caller,
-    ) -> Result<(Parts, AddResponse), Error> {
-        if parsed.bad_lines > 0 {
-            return Err(Error::Invalid {
-                detail: format!("{} lines are not understood; nothing was changed", parsed.bad_lines),
-                items: parsed.problems.iter().map(ToString::to_string).collect(),
-            });
-        }
-        // A feed that is empty today is no mistake.
-        if parsed.prefixes.is_empty() {
-            return Ok((Parts::new(), AddResponse::default()));
-        }
-        let admitted = self.admit(action, parsed.prefixes, options)?;
-        self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
-        let (edits, response) = self.edits(&admitted, options, caller);
-        Ok((self.parts(edits)?, response))
+    /// Makes the next part of a reload. True if it was the last.
+    fn reload_part(&mut self, reloading: &mut Reloading) -> Result<bool, Error> {
+        let part = reloading.parts.pop_front().unwrap_or_default();
+        let last = reloading.parts.is_empty();
+        reloading.undo.extend(self.make_part(part, last)?);
+        Ok(last)
     }
 
-    /// Plans a reload. From here on its guards and capacities count; the configuration before is returned, for
-    /// [`Self::fail`].
+    /// Plans a reload. From here on its guards and capacities count, until it [fails](Self::fail).
     fn begin_reload(
         &mut self,
         config: Arc<Config>,
         files: Vec<ListFile>,
-    ) -> Result<(Arc<Config>, Reload), Error> {
+        reply: Reply<Vec<String>>,
+    ) -> Option<Reloading> {
         let former = std::mem::replace(&mut self.config, config);
         match self.plan_reload(&former, files) {
-            Ok(reload) => Ok((former, reload)),
+            Ok((parts, lists, sentences)) => {
+                Some(Reloading { parts, undo: Vec::new(), former, lists, sentences, reply })
+            }
             Err(error) => {
                 self.config = former;
-                Err(error)
+                self.answer(reply, Err(error));
+                None
             }
         }
     }
@@ -916,8 +912,8 @@ fn decide_expired(action: Action, undo: &[Edit]) {
 }
 
 /// Reads all of `texts`.
-fn prefixes(texts: &[String]) -> Result<Vec<Prefix>, Error> {
-    let mut prefixes = Vec::with_capacity(texts.len());
+fn prefixes(texts: &[String]) -> Result<Prefixes, Error> {
+    let mut prefixes = Prefixes::default();
     let mut items = Vec::new();
     let mut wrong = 0;
     for text in texts {

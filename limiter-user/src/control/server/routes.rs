@@ -12,13 +12,14 @@ use axum::{Extension, Json, Router};
 use futures_util::stream;
 use hyper::body::Bytes;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::body::{self, invalid};
 use super::decisions::Decision;
 use super::{Backend, Request};
 use crate::blocklist;
 use crate::config::Action;
+use crate::config::lists::{Parsed, Parser};
 use crate::control::protocol::{
     AddRequest, AddResponse, Counters, DetachRequest, Detached, Explanation, InterfaceCounters, Problem,
     ProblemKind, ReasonCount, Reloaded, RemoveRequest, RemoveResponse, Status,
@@ -28,6 +29,8 @@ use crate::enforcer::{self, ImportOptions, Page, Question};
 
 /// Claims that are fetched and sent at a time.
 const PAGE: usize = 1000;
+/// Pieces of an import that wait for being parsed.
+const PIECES: usize = 8;
 /// Imports that are held in memory at a time.
 const MAX_IMPORTS: usize = 2;
 
@@ -186,14 +189,14 @@ async fn import(
     let Ok(_place) = shared.imports.try_acquire() else {
         return Err(refuse(ProblemKind::Failed, 503, "other imports are under way; try again in a moment"));
     };
-    let text = body::bytes(&headers, body, body::MAX_LIST).await?;
+    let parsed = parse(&headers, body).await?;
     let options = ImportOptions {
         seconds: query.seconds,
         reason: query.reason.clone(),
         force: query.force,
         ssh_peer: query.ssh_peer,
     };
-    let outcome = shared.backend.enforcer.import(Action::Block, text, options, caller.into()).await;
+    let outcome = shared.backend.enforcer.import(Action::Block, parsed, options, caller.into()).await;
     let reason = query.reason.as_deref().and_then(blocklist::reason);
     let decision = Decision {
         action: Action::Block,
@@ -205,6 +208,25 @@ async fn import(
         uid: caller.uid,
     };
     decided(&decision, outcome, |done| done.added + done.updated)
+}
+
+/// Reads a list while it arrives, on a thread of its own: nothing is kept of the text.
+async fn parse(headers: &HeaderMap, body: Body) -> Result<Parsed, Problem> {
+    let mut pieces = body::Pieces::new(headers, body, body::MAX_LIST)?;
+    let (send, mut arrived) = mpsc::channel::<Bytes>(PIECES);
+    let parsing = tokio::task::spawn_blocking(move || {
+        let mut parser = Parser::default();
+        while let Some(piece) = arrived.blocking_recv() {
+            parser.feed(&piece);
+        }
+        parser.finish()
+    });
+    while let Some(piece) = pieces.next().await? {
+        // An error means that the thread is gone, which its answer tells.
+        let _ = send.send(piece).await;
+    }
+    drop(send);
+    parsing.await.map_err(|error| failed(format!("the request was not completed: {error}")).0)
 }
 
 /// Puts the outcome on record, and answers.

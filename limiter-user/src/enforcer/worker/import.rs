@@ -1,0 +1,258 @@
+//! Imports: many prefixes with the same terms. They are put in force in parts, then made durable, then acknowledged.
+//!
+//! Nothing is kept of a million lines but their prefixes: edits are made a part at a time, against what is claimed at that
+//! moment.
+
+use std::sync::Arc;
+
+use limiter_common::{Nanos, Prefix};
+
+use super::{PART, Worker};
+use crate::admission::Admitted;
+use crate::blocklist::{Claim, Edit, Key, OwnerId, Terms, reason};
+use crate::config::Action;
+use crate::config::lists::Parsed;
+use crate::control::protocol::AddResponse;
+use crate::enforcer::{Caller, Error, ImportOptions, Reply, lists, render};
+use crate::prefixes::Prefixes;
+use crate::store::NotStored;
+
+/// What is claimed of every prefix of a request.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) until: Nanos,
+    /// Of claims that are new. Seconds since 1970.
+    pub(super) created: u64,
+    actor: u32,
+    pub(super) reason: Option<Arc<str>>,
+}
+
+impl Asked {
+    pub(super) fn terms(&self, created: u64) -> Terms {
+        Terms { until: self.until, created, actor: Some(self.actor), reason: self.reason.clone() }
+    }
+}
+
+/// An import that was admitted.
+#[derive(Debug)]
+pub(super) struct Import {
+    admitted: Admitted,
+    asked: Asked,
+    response: AddResponse,
+    /// So many of the prefixes are in force.
+    enforced: usize,
+    /// So many of the edits are stored.
+    stored: usize,
+    undo: Undo,
+    pub(super) reply: Reply<AddResponse>,
+}
+
+/// What takes an import back: 8 bytes for each IPv4 prefix that is new, 24 for each that was there with other terms.
+#[derive(Debug, Default)]
+struct Undo {
+    new: Prefixes,
+    changed: Prefixes,
+    /// What was said of each of `changed`. Most have the same terms but for the deadline.
+    former: Vec<(Nanos, Arc<Terms>)>,
+}
+
+impl Undo {
+    /// Notes what takes back an edit, those of one part after those of the part before.
+    fn push(&mut self, undo: Edit) {
+        match undo {
+            Edit::Remove(key) => self.new.push(key.prefix),
+            Edit::Set(Claim { key, terms }) => {
+                let until = terms.until;
+                let terms = Terms { until: Nanos::NEVER, ..terms };
+                let last = self.former.last().map(|(_, last)| last).filter(|last| ***last == terms);
+                let terms = last.map_or_else(|| Arc::new(terms), Arc::clone);
+                self.changed.push(key.prefix);
+                self.former.push((until, terms));
+            }
+        }
+    }
+
+    /// The number of edits.
+    fn len(&self) -> usize {
+        self.new.len() + self.changed.len()
+    }
+
+    /// Up to `count` of the prefixes that were edited, behind the first `skipped`.
+    fn edited(&self, skipped: usize, count: usize) -> impl Iterator<Item = Prefix> {
+        let changed = self.changed.part(skipped.saturating_sub(self.new.len()), count);
+        self.new.part(skipped, count).chain(changed).take(count)
+    }
+
+    /// The edits that lead back.
+    fn edits(self, action: Action, owner: OwnerId) -> impl Iterator<Item = Edit> {
+        let Self { new, changed, former } = self;
+        let key = move |prefix| Key { prefix, action, owner };
+        let mut former = former.into_iter();
+        let count = new.len() + changed.len();
+        (0..count).filter_map(move |at| match at.checked_sub(new.len()) {
+            None => new.part(at, 1).next().map(|prefix| Edit::Remove(key(prefix))),
+            Some(at) => {
+                let (until, terms) = former.next()?;
+                let terms = Terms { until, ..(*terms).clone() };
+                changed.part(at, 1).next().map(|prefix| Edit::Set(Claim { key: key(prefix), terms }))
+            }
+        })
+    }
+}
+
+impl Worker {
+    /// What a request asks for, at this moment.
+    pub(super) fn asked(&self, options: &ImportOptions, caller: Caller) -> Asked {
+        let now = (self.clock)();
+        let until = options.seconds.map_or(Nanos::NEVER, |seconds| {
+            // Not for good, however long.
+            now.boot.saturating_add(Nanos::from_secs(seconds)).min(Nanos(u64::MAX - 1))
+        });
+        let reason = options.reason.as_deref().and_then(reason);
+        Asked { until, created: render::seconds(now.wall), actor: caller.uid, reason }
+    }
+
+    /// Checks an import as a whole; nothing is changed yet. Without anything to do, it is answered.
+    pub(super) fn begin_import(
+        &mut self,
+        action: Action,
+        parsed: Parsed,
+        options: &ImportOptions,
+        caller: Caller,
+        reply: Reply<AddResponse>,
+    ) -> Option<Import> {
+        match self.check_import(action, parsed, options) {
+            Ok(Some(admitted)) => Some(Import {
+                admitted,
+                asked: self.asked(options, caller),
+                response: AddResponse::default(),
+                enforced: 0,
+                stored: 0,
+                undo: Undo::default(),
+                reply,
+            }),
+            // A feed that is empty today is no mistake.
+            Ok(None) => {
+                self.answer(reply, Ok(AddResponse::default()));
+                None
+            }
+            Err(error) => {
+                self.answer(reply, Err(error));
+                None
+            }
+        }
+    }
+
+    fn check_import(
+        &mut self,
+        action: Action,
+        parsed: Parsed,
+        options: &ImportOptions,
+    ) -> Result<Option<Admitted>, Error> {
+        if parsed.bad_lines > 0 {
+            return Err(Error::Invalid {
+                detail: format!("{} lines are not understood; nothing was changed", parsed.bad_lines),
+                items: parsed.problems.iter().map(ToString::to_string).collect(),
+            });
+        }
+        if parsed.prefixes.is_empty() {
+            return Ok(None);
+        }
+        let admitted = self.admit(action, parsed.prefixes, options)?;
+        self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
+        lists::room_for(&self.list, self.config.capacity, admitted.prefixes()).map_err(Error::Full)?;
+        Ok(Some(admitted))
+    }
+
+    /// Does the next part of an import. True if it is done, and everything is in force and durable.
+    ///
+    /// All of it adds claims that end at the same moment, or gives claims that end: whatever the order, an address that
+    /// was let through is either let through or not any more, and one that was dropped is dropped all the time.
+    pub(super) fn import_part(&mut self, import: &mut Import) -> Result<bool, Error> {
+        if import.enforced < import.admitted.prefixes().len() {
+            let prefixes = import.admitted.prefixes().part(import.enforced, PART);
+            let action = import.admitted.action();
+            let edits = self.edits(action, prefixes, &import.asked, &mut import.response);
+            import.enforced += PART;
+            let outcome = self.list.apply(edits);
+            self.install(outcome)?.into_iter().for_each(|undo| import.undo.push(undo));
+        } else {
+            // What is claimed now: others may have had another word meanwhile.
+            let key = |prefix| Key { prefix, action: import.admitted.action(), owner: self.operator };
+            let claims =
+                import.undo.edited(import.stored, PART).filter_map(|prefix| self.list.get(key(prefix)));
+            let writes: Vec<_> = claims.filter_map(|claim| self.write_of(&Edit::Set(claim))).collect();
+            import.stored += PART;
+            let now = (self.clock)();
+            let last = import.stored >= import.undo.len();
+            let stored =
+                if last { self.store.commit(&writes, now) } else { self.store.commit_later(&writes, now) };
+            stored.map_err(|NotStored(why)| not_kept(&why))?;
+        }
+        let all = import.enforced >= import.admitted.prefixes().len();
+        Ok(all && import.stored >= import.undo.len())
+    }
+
+    /// Takes back what was made of an import, but for what was `touched` by others.
+    pub(super) fn take_import_back(
+        &mut self,
+        import: Import,
+        touched: impl Fn(&Key) -> bool,
+    ) -> Reply<AddResponse> {
+        let Import { admitted, undo, reply, .. } = import;
+        let mut edits = undo.edits(admitted.action(), self.operator).filter(|edit| !touched(&edit.key()));
+        loop {
+            let part: Vec<Edit> = edits.by_ref().take(PART).collect();
+            if part.is_empty() {
+                return reply;
+            }
+            self.take_back(part);
+        }
+    }
+
+    /// Answers an import that is done.
+    pub(super) fn end_import(&self, import: Import) {
+        self.answer(import.reply, Ok(import.response));
+    }
+}
+
+/// The disk refused what was in force already, and is taken back.
+pub(super) fn not_kept(why: &str) -> Error {
+    Error::NotDurable(format!("nothing was changed, since it could not be kept: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_an_import_back_comes_out_as_it_went_in() {
+        let key = |text: &str| Key {
+            prefix: text.parse().unwrap(),
+            action: Action::Block,
+            owner: OwnerId::default(),
+        };
+        let set = |text: &str, until, created| {
+            let terms =
+                Terms { until: Nanos(until), created, actor: Some(3), reason: Some(Arc::from("why")) };
+            Edit::Set(Claim { key: key(text), terms })
+        };
+        let edits = [
+            Edit::Remove(key("10.0.0.1")),
+            Edit::Remove(key("192.0.2.0/24")),
+            Edit::Remove(key("2001:db8::1")),
+            set("10.0.0.2", 5, 7),
+            set("10.0.0.3", 6, 7),
+            set("2001:db8::2", 6, 8),
+        ];
+        let mut undo = Undo::default();
+        edits.iter().cloned().for_each(|edit| undo.push(edit));
+        assert_eq!(undo.len(), edits.len());
+        assert!(Arc::ptr_eq(&undo.former[0].1, &undo.former[1].1));
+        for skipped in 0..=edits.len() {
+            let expected = edits[skipped..].iter().take(4).map(|edit| edit.key().prefix);
+            assert!(undo.edited(skipped, 4).eq(expected), "{skipped}");
+        }
+        assert!(undo.edits(Action::Block, OwnerId::default()).eq(edits));
+    }
+}
