@@ -3,10 +3,21 @@
 //! usual ways to do the same job, in the same rounds, and speaks of ratios.
 
 mod apply;
+mod bpf;
 mod flood;
+mod machine;
 mod options;
 mod report;
+mod statistics;
 mod verdicts;
+
+// Shared with the programs in the kernel, which draw the sources of packets from the same functions.
+#[path = "../ebpf/src/model.rs"]
+#[expect(dead_code, unreachable_pub, reason = "some is only for the kernel's side, a crate of its own")]
+mod model;
+#[path = "../ebpf/src/sources.rs"]
+#[expect(unreachable_pub, reason = "likewise")]
+mod sources;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,10 @@ pub(crate) struct Options {
     /// A short form that fails if a ratio is clearly worse than bench/expected.json says
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Of verdicts only the sections with this in their names: floors, addresses, deadlines, prefixes, ipv6, limits,
+    /// mixed, innocents
+    #[arg(long, value_name = "SECTION")]
+    pub(crate) only: Option<String>,
     /// Write all figures to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

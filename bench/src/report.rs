@@ -142,7 +142,8 @@ impl Report {
 /// A ratio with as many digits as mean something.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
-        0.99..1.0 => format!("{value:.5}"),
+        0.99..1.001 => format!("{value:.5}"),
+        0.95..1.05 => format!("{value:.3}"),
         ..0.1 => format!("{value:.4}"),
         ..10.0 => format!("{value:.2}"),
         ..100.0 => format!("{value:.1}"),

@@ -1,10 +1,170 @@
-//! Nanoseconds a packet, by test runs of the shipped program.
+//! Nanoseconds a packet, by test runs of the shipped program with the shipped daemon's maps and writer.
+//!
+//! A small program, the mutator, gives each packet its source and calls the program that is measured; the same with an
+//! empty program is taken off. What is compared is measured in the same rounds, in an order that rotates.
 
+mod comparison;
+mod floors;
+mod frame;
+mod innocents;
+mod lane;
+mod limits;
+mod lists;
+mod memory;
+mod object;
+mod scenarios;
+mod subject;
+
+use std::rc::Rc;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use self::comparison::{Comparison, Effort, Figures};
+use self::frame::Family;
+use self::lane::{Expected, Traffic};
+use self::subject::Subject;
+use crate::machine;
+use crate::model::{Model, Parameters};
 use crate::options::Options;
-use crate::report::Report;
+use crate::report::{Bound, Report, Spread, Target};
+use crate::sources::{listed_v4, listed_v6, resident_v4, resident_v6};
+
+/// Rounds, unless asked otherwise.
+const ROUNDS: u32 = 24;
+const QUICK_ROUNDS: u32 = 9;
+const MILLISECOND: f64 = 1e6;
+
+type Section = (&'static str, fn(&mut Bench<'_>) -> anyhow::Result<()>);
+
+/// What is measured, in order. Each loads what it needs and drops it again.
+const SECTIONS: [Section; 8] = [
+    ("floors", floors::measure),
+    ("addresses", scenarios::addresses_v4),
+    ("deadlines", scenarios::deadlines),
+    ("prefixes", scenarios::prefixes_v4),
+    ("ipv6", scenarios::sources_v6),
+    ("limits", limits::spoofed_floods),
+    ("mixed", limits::mixed),
+    ("innocents", limits::innocents),
+];
 
 /// Measures, prints, and adds to the report.
-pub(crate) fn run(_options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    report.skip("verdicts", "not written yet");
+pub(crate) fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    // The last one: interrupts rather go to the first.
+    let cpus = machine::cpus()?;
+    machine::pin(*cpus.last().context("no CPU")?)?;
+    println!("nanoseconds a packet, net of an empty program; {}", machine::line());
+    let mut bench = Bench::new(options, cpus, report)?;
+    for (name, measure) in SECTIONS {
+        if options.only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
+            measure(&mut bench).context(name)?;
+        }
+    }
+    let comparisons: Vec<Value> = bench.figures.iter().map(Figures::json).collect();
+    report.part(
+        "verdicts",
+        json!({
+            "machine": machine::description(),
+            "quick": options.quick,
+            "comparisons": comparisons,
+        }),
+    );
     Ok(())
+}
+
+/// What all scenarios need.
+struct Bench<'a> {
+    empty: Rc<Subject>,
+    effort: Effort,
+    quick: bool,
+    /// Those that this process may use.
+    cpus: Vec<usize>,
+    figures: Vec<Figures>,
+    report: &'a mut Report,
+}
+
+impl<'a> Bench<'a> {
+    fn new(options: &Options, cpus: Vec<usize>, report: &'a mut Report) -> anyhow::Result<Self> {
+        let (rounds, sample) =
+            if options.quick { (QUICK_ROUNDS, 8.0 * MILLISECOND) } else { (ROUNDS, 25.0 * MILLISECOND) };
+        let rounds = usize::try_from(options.rounds.unwrap_or(rounds)).context("rounds")?;
+        let effort = Effort { rounds, sample, warm_up: sample * 0.6, prime: 0 };
+        Ok(Self {
+            empty: Rc::new(Subject::empty()?),
+            effort,
+            quick: options.quick,
+            cpus,
+            figures: Vec::new(),
+            report,
+        })
+    }
+
+    /// Measures each subject under its traffic, and prints. The last figures are those of this comparison.
+    fn compare(&mut self, title: String, lanes: &[Row<'_>]) -> anyhow::Result<&Figures> {
+        self.compare_for(title, lanes, self.effort)
+    }
+
+    fn compare_for(&mut self, title: String, lanes: &[Row<'_>], effort: Effort) -> anyhow::Result<&Figures> {
+        let mut comparison = Comparison::new(title.clone());
+        for (subject, traffic, expected) in lanes {
+            comparison.lane(&self.empty, subject, *traffic, *expected).with_context(|| title.clone())?;
+        }
+        let figures = comparison.run(effort).with_context(|| title)?;
+        figures.print();
+        self.figures.push(figures);
+        self.figures.last().context("it was just added")
+    }
+
+    /// Adds a ratio with a target, if it was measured.
+    fn target(&mut self, id: &'static str, what: impl Into<String>, measured: Option<Spread>, bound: Bound) {
+        if let Some(measured) = measured {
+            self.report.target(Target { id, what: what.into(), measured, bound });
+        }
+    }
+}
+
+/// A subject, the traffic it gets, and what it shall do with it.
+type Row<'a> = (&'a Rc<Subject>, Traffic, Expected);
+
+impl Traffic {
+    const fn new(family: Family, model: Model, listed: u32) -> Self {
+        Self { family, model, parameters: Parameters { listed, hot: 0 } }
+    }
+
+    /// One source that is not listed.
+    fn one(family: Family) -> Self {
+        Self::from_one(
+            family,
+            match family {
+                Family::V4 => resident_v4(0).into(),
+                Family::V6 => resident_v6(0),
+            },
+        )
+    }
+
+    /// The first listed one.
+    fn one_listed(family: Family) -> Self {
+        Self::from_one(
+            family,
+            match family {
+                Family::V4 => listed_v4(0).into(),
+                Family::V6 => listed_v6(0),
+            },
+        )
+    }
+
+    const fn from_one(family: Family, hot: u64) -> Self {
+        Self { family, model: Model::Hot, parameters: Parameters { listed: 1, hot } }
+    }
+}
+
+/// 1k, 1M and the like.
+fn size(count: u32) -> String {
+    match count {
+        0 => "no".into(),
+        count if count % 1_000_000 == 0 => format!("{}M", count / 1_000_000),
+        count if count % 1_000 == 0 => format!("{}k", count / 1_000),
+        count => count.to_string(),
+    }
 }

@@ -4,10 +4,8 @@ use crate::sources::{any_v4, any_v6, below, listed_v4, listed_v6, random, reside
 
 /// Sources in [`Model::Residents`], and of the listed ones in [`Model::SomeListed`].
 pub const RESIDENTS: u32 = 1 << 16;
-/// Sources that share a tenth of the packets in [`Model::Mixed`].
-pub const GREEDY: u32 = 16;
-/// The first of them, among the residents.
-pub const FIRST_GREEDY: u32 = RESIDENTS;
+/// The source of a tenth of the packets in [`Model::Mixed`], by the numbers of residents.
+pub const GREEDY: u32 = RESIDENTS;
 
 /// What kind of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +21,7 @@ pub enum Model {
     Listed,
     /// [`RESIDENTS`] of the listed ones.
     SomeListed,
-    /// 70 % of listed sources, 20 % of any, 10 % of the [`GREEDY`].
+    /// 70 % of listed sources, 20 % of any, 10 % of one, [`GREEDY`].
     Mixed,
 }
 
@@ -84,10 +82,10 @@ impl Model {
             Self::Mixed => {
                 // The lower half says which kind, the upper which one; for any address all bits again.
                 let bits = random(number);
-                match bits as u32 % 10 {
+                match below(bits << 32, 10) {
                     0..7 => Draw::Listed(below(bits, parameters.listed)),
                     7..9 => Draw::Any(random(bits)),
-                    _ => Draw::Resident(FIRST_GREEDY + below(bits, GREEDY)),
+                    _ => Draw::Resident(GREEDY),
                 }
             }
         }

@@ -18,22 +18,20 @@ pub const fn random(number: u64) -> u64 {
 
 /// A number below `bound`, evenly; of `random` the upper half is used.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "less than `bound`")]
 pub const fn below(random: u64, bound: u32) -> u32 {
-    ((random >> 32) * bound as u64 >> 32) as u32
+    (((random >> 32) * bound as u64) >> 32) as u32
 }
 
 /// The IPv4 address (in host order) of listed source number `index`. Different up to [`MOST_LISTED`].
 ///
 /// The lower 24 bits are a permutation of the index, so the first octet may be anything: a random one.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of a word")]
 pub const fn listed_v4(index: u32) -> u32 {
     const MASK: u32 = MOST_LISTED - 1;
     let x = index.wrapping_mul(0x9e37_79b1) & MASK;
     let x = (x ^ x >> 12).wrapping_mul(0x85eb_ca6b) & MASK;
     let lower = x ^ x >> 12;
-    let mixed = (index ^ 0x6a09_e667) as u64 * 0x9fb2_1c65_1e98_df25;
+    let mixed = ((index ^ 0x6a09_e667) as u64).wrapping_mul(0x9fb2_1c65_1e98_df25);
     honest((mixed >> 32) as u32) & !MASK | lower
 }
 
@@ -45,7 +43,6 @@ pub const fn listed_v6(index: u32) -> u64 {
 
 /// Any IPv4 address, evenly.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of a word")]
 pub const fn any_v4(random: u64) -> u32 {
     honest((random >> 32) as u32)
 }
@@ -70,11 +67,10 @@ pub const fn resident_v6(index: u32) -> u64 {
 
 /// Maps 32 bits evenly onto the addresses from 1.0.0.0 to 223.255.255.255, without loopback.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "less than the second factor")]
 const fn honest(bits: u32) -> u32 {
     const FIRST: u32 = 1 << 24;
     const COUNT: u32 = 223 << 24;
-    let address = FIRST + (bits as u64 * COUNT as u64 >> 32) as u32;
+    let address = FIRST + ((bits as u64 * COUNT as u64) >> 32) as u32;
     // 127 becomes 63.
     if address >> 24 == 127 { address ^ 1 << 30 } else { address }
 }

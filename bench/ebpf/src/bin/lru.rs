@@ -1,4 +1,5 @@
-//! The usual rate limiter: the theoretical arrival time of each source (GCRA) in an LRU hash table.
+//! The usual rate limiter: the theoretical arrival time of each source (GCRA) in an LRU hash table; behind the usual
+//! blocklist, if there is one.
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
@@ -14,13 +15,13 @@ mod program {
 
     use aya_ebpf::bindings::BPF_NOEXIST;
     use aya_ebpf::bindings::xdp_action::XDP_PASS;
-    use aya_ebpf::btf_maps::LruHashMap;
+    use aya_ebpf::btf_maps::{HashMap, LruHashMap};
     use aya_ebpf::helpers::bpf_ktime_get_ns;
     use aya_ebpf::macros::{btf_map, xdp};
     use aya_ebpf::programs::XdpContext;
     use limiter_bench_ebpf::constant::Constant;
     use limiter_bench_ebpf::packet::{Source, source};
-    use limiter_bench_ebpf::verdict::{Verdicts, finish};
+    use limiter_bench_ebpf::verdict::{Verdicts, blocks, finish};
 
     /// Nanoseconds that each packet takes up.
     #[unsafe(no_mangle)]
@@ -28,6 +29,17 @@ mod program {
     /// How far ahead of now the arrival time of a conforming packet may be, in nanoseconds.
     #[unsafe(no_mangle)]
     static TOLERANCE: Constant = Constant::new(0);
+
+    /// 1 if there is a blocklist.
+    #[unsafe(no_mangle)]
+    static BLOCKLIST: Constant = Constant::new(0);
+
+    /// As in `hash`.
+    #[btf_map(name = "blocked_v4")]
+    static BLOCKED_V4: HashMap<u32, u64, 1> = HashMap::new();
+
+    #[btf_map(name = "blocked_v6")]
+    static BLOCKED_V6: HashMap<u64, u64, 1> = HashMap::new();
 
     /// By address, in network order.
     #[btf_map(name = "lru_v4")]
@@ -43,6 +55,9 @@ mod program {
     #[xdp(frags)]
     pub fn lru(ctx: XdpContext) -> u32 {
         let Some(source) = source(&ctx) else { return XDP_PASS };
+        if BLOCKLIST.get() != 0 && is_blocked(source) {
+            return finish(&VERDICTS, true);
+        }
         // SAFETY: has no requirements.
         let now = unsafe { bpf_ktime_get_ns() };
         let admitted = match source {
@@ -69,6 +84,18 @@ mod program {
             }
         };
         finish(&VERDICTS, !admitted)
+    }
+
+    #[inline(always)]
+    fn is_blocked(source: Source) -> bool {
+        // SAFETY: `source` checked that the address is within the packet; nothing refers to an entry after its copy.
+        let deadline = unsafe {
+            match source {
+                Source::V4(address) => BLOCKED_V4.get(address.read_unaligned()),
+                Source::V6(address) => BLOCKED_V6.get(address.read_unaligned()),
+            }
+        };
+        deadline.is_some_and(|deadline| blocks(*deadline))
     }
 
     /// Judges a packet, and moves the arrival time on if it conforms. A lost race is run again once.
