@@ -4,9 +4,12 @@
 //! `claims.redb.corrupt-N`, what can still be read of it is kept, and the rest is the caller's to recover from the
 //! kernel. A directory that cannot be written makes the store [unusable](Store::problem), and committing fails.
 
+mod block;
+mod crc;
+mod expiry;
 mod file;
-mod record;
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use limiter_common::{Nanos, Prefix};
@@ -15,16 +18,17 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 use crate::blocklist::{Owner, Terms};
 use crate::config::Action;
 use crate::enforcer::Now;
+use block::{Block, Id};
+use expiry::Boot;
 use file::{OpenError, guarded};
-use record::{Boot, Expiry};
 
-/// Bytes of keys to records. The version of both formats is in the name.
-const CLAIMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("claims-1");
+/// The blocks of claims. The version of their format is in the name.
+const CLAIMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("claims-2");
 /// Of the running boot: its identifier, and both clocks at the first start in it, in nanoseconds.
 const BOOTS: TableDefinition<'_, [u8; 16], (u64, u64)> = TableDefinition::new("boots-1");
 
-/// Of the pages of the file, this many bytes are kept in memory.
-const CACHE: usize = 32 << 20;
+/// Of the pages of the file, this many bytes are kept in memory: a million claims have about 10 MiB.
+const CACHE: usize = 4 << 20;
 
 /// A claim as it is kept: like [`crate::blocklist::Claim`], but it knows its owner by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +51,56 @@ pub enum Write {
 pub struct Opened {
     pub store: Store,
     /// Claims that have not expired.
-    pub records: Vec<Record>,
+    pub records: Records,
     /// Whether claims may be missing that were there; also if there was no file at all.
     pub lost: bool,
     /// There may be records that could not be read for now: the first [`Store::reopen`] brings them.
     pub unseen: bool,
     /// For the operator.
     pub warnings: Vec<String>,
+}
+
+/// What was read, kept as it is on disk: a tenth of the size of [`Record`]s.
+#[derive(Debug)]
+pub struct Records {
+    blocks: Vec<RawBlock>,
+    boot: Boot,
+    len: usize,
+}
+
+/// A key and its value.
+type RawBlock = (Box<[u8]>, Box<[u8]>);
+
+impl Records {
+    fn none(boot: Boot) -> Self {
+        Self { blocks: Vec::new(), boot, len: 0 }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Each of them; those with prefixes that are near each other in a row.
+    pub fn iter(&self) -> impl Iterator<Item = Record> {
+        let blocks = self.blocks.iter().filter_map(|(key, value)| Block::decode(key, value));
+        blocks.filter_map(|block| block.records(self.boot)).flatten()
+    }
+
+    /// Takes a block as it was read. False if it cannot be understood.
+    fn take(&mut self, key: &[u8], value: &[u8]) -> bool {
+        let records = Block::decode(key, value).and_then(|block| block.records(self.boot));
+        if let Some(records) = &records {
+            self.len += records.len();
+            self.blocks.push((key.into(), value.into()));
+        }
+        records.is_some()
+    }
 }
 
 /// Nothing was stored; says why.
@@ -87,7 +134,7 @@ impl Store {
                 let records = read_only(&path, boot_id, now).unwrap_or_else(|| {
                     lost = true;
                     unseen = true;
-                    Vec::new()
+                    Records::none(here(boot_id, now))
                 });
                 (Err(why), records)
             }
@@ -131,7 +178,7 @@ impl Store {
     /// # Errors
     ///
     /// If it still is unusable.
-    pub fn reopen(&mut self, now: Now) -> Result<Option<Vec<Record>>, NotStored> {
+    pub fn reopen(&mut self, now: Now) -> Result<Option<Records>, NotStored> {
         if self.state.is_ok() {
             return Ok(None);
         }
@@ -140,7 +187,7 @@ impl Store {
                 self.state = Ok(database);
                 if contents.unreadable > 0 {
                     let path = self.path.display();
-                    tracing::warn!("{} entries of {path} cannot be read", contents.unreadable);
+                    tracing::warn!("{} blocks of claims in {path} cannot be read", contents.unreadable);
                 }
                 Ok(Some(contents.records))
             }
@@ -172,21 +219,11 @@ impl Store {
             Ok(database) => database,
             Err(why) => return Err(self.refusal(why)),
         };
-        let boot = Boot { id: self.boot_id, wall: record::wall_nanos(now), boot: now.boot };
-        let mut encoded: Vec<(Vec<u8>, Option<Vec<u8>>)> = writes
-            .iter()
-            .map(|write| match write {
-                Write::Put(claim) => {
-                    let key = record::key(claim.prefix, claim.action, &claim.owner);
-                    let value = record::encode(&key, &claim.terms, boot);
-                    (key, Some(value))
-                }
-                Write::Delete { prefix, action, owner } => (record::key(*prefix, *action, owner), None),
-            })
-            .collect();
-        // Neighbours share pages. Stable: of two writes to one key the later one counts.
-        encoded.sort_by(|(a, _), (b, _)| a.cmp(b));
-        if let Err(error) = guarded(|| write(database, &encoded, durability)) {
+        let mut sorted: Vec<(Id, &Write)> = writes.iter().map(|write| (Id::of(write), write)).collect();
+        // Neighbours share blocks. Stable: of two writes to one claim the later one counts.
+        sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let boot = here(self.boot_id, now);
+        if let Err(error) = guarded(|| write(database, &sorted, boot, durability)) {
             let why = error.to_string();
             let refusal = self.refusal(&why);
             // After an error the library refuses everything until the file is opened again.
@@ -198,20 +235,48 @@ impl Store {
     }
 }
 
+/// The clocks in this boot.
+fn here(id: [u8; 16], now: Now) -> Boot {
+    Boot { id, wall: expiry::wall_nanos(now), boot: now.boot }
+}
+
+/// Makes `writes`, which are sorted.
 fn write(
     database: &Database,
-    encoded: &[(Vec<u8>, Option<Vec<u8>>)],
+    writes: &[(Id, &Write)],
+    boot: Boot,
     durability: Durability,
 ) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(durability)?;
     {
         let mut table = transaction.open_table(CLAIMS)?;
-        for (key, value) in encoded {
-            match value {
-                Some(value) => drop(table.insert(key.as_slice(), value.as_slice())?),
-                None => drop(table.remove(key.as_slice())?),
+        let mut rest = writes;
+        while let Some((first, _)) = rest.first() {
+            let key = first.bytes();
+            let key = key.as_slice();
+            // The block that has the place of the first, and where its place ends.
+            let (old, mut block) = match table.range(..=key)?.next_back().transpose()? {
+                Some((old, value)) => match Block::decode(old.value(), value.value()) {
+                    Some(block) => (Some(old.value().to_vec()), block),
+                    // What is damaged stays, for whoever can make something of it.
+                    None => (None, Block::default()),
+                },
+                None => (None, Block::default()),
+            };
+            let next = table.range::<&[u8]>((Bound::Excluded(key), Bound::Unbounded))?.next().transpose()?;
+            let end = next.map_or(rest.len(), |(next, _)| {
+                rest.partition_point(|(id, _)| id.bytes().as_slice() < next.value())
+            });
+            let (here, later) = rest.split_at(end);
+            block.merge(here, boot);
+            if let Some(old) = old {
+                table.remove(old.as_slice())?;
             }
+            for (key, value) in block.encode() {
+                table.insert(key.as_slice(), value.as_slice())?;
+            }
+            rest = later;
         }
     }
     transaction.commit()?;
@@ -219,20 +284,31 @@ fn write(
 }
 
 /// What a file holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Contents {
-    records: Vec<Record>,
-    /// Entries that are damaged, or that a newer version wrote.
+    records: Records,
+    /// Blocks that are damaged.
     unreadable: usize,
     /// There was no file.
     new: bool,
 }
 
 impl Contents {
+    fn nothing(boot: Boot) -> Self {
+        Self { records: Records::none(boot), unreadable: 0, new: false }
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) {
+        if !self.records.take(key, value) {
+            self.unreadable += 1;
+        }
+    }
+
     /// Whether something is missing.
     fn note(&self, path: &Path, warnings: &mut Vec<String>) -> bool {
         if self.unreadable > 0 {
-            warnings.push(format!("{} entries of {} cannot be read", self.unreadable, path.display()));
+            let path = path.display();
+            warnings.push(format!("{} blocks of claims in {path} cannot be read", self.unreadable));
         }
         self.unreadable > 0 || self.new
     }
@@ -258,7 +334,7 @@ fn first_start(database: &Database, id: [u8; 16], now: Now) -> Result<Boot, redb
             Some((wall, boot)) => Boot { id, wall, boot: Nanos(boot) },
             None => {
                 table.retain(|_, _| false)?;
-                let wall = record::wall_nanos(now);
+                let wall = expiry::wall_nanos(now);
                 table.insert(id, (wall, now.boot.0))?;
                 Boot { id, wall, boot: now.boot }
             }
@@ -270,7 +346,7 @@ fn first_start(database: &Database, id: [u8; 16], now: Now) -> Result<Boot, redb
 }
 
 fn read(database: &impl ReadableDatabase, boot: Boot) -> Result<Contents, redb::Error> {
-    let mut contents = Contents::default();
+    let mut contents = Contents::nothing(boot);
     let transaction = database.begin_read()?;
     let table = match transaction.open_table(CLAIMS) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(contents),
@@ -278,31 +354,16 @@ fn read(database: &impl ReadableDatabase, boot: Boot) -> Result<Contents, redb::
     };
     for entry in table.iter()? {
         let (key, value) = entry?;
-        contents.take(key.value(), value.value(), boot);
+        contents.take(key.value(), value.value());
     }
     Ok(contents)
 }
 
-impl Contents {
-    fn take(&mut self, key: &[u8], value: &[u8], boot: Boot) {
-        match record::decode(key, value) {
-            Some((prefix, action, owner, mut terms, expiry)) => {
-                let until = expiry.map_or(Some(Nanos::NEVER), |expiry: Expiry| expiry.until(boot));
-                if let Some(until) = until {
-                    terms.until = until;
-                    self.records.push(Record { prefix, action, owner, terms });
-                }
-            }
-            None => self.unreadable += 1,
-        }
-    }
-}
-
 /// The records of a store that cannot be written.
-fn read_only(path: &Path, boot_id: [u8; 16], now: Now) -> Option<Vec<Record>> {
+fn read_only(path: &Path, boot_id: [u8; 16], now: Now) -> Option<Records> {
     let contents = guarded(|| {
         let database = redb::Builder::new().set_cache_size(CACHE).open_read_only(path)?;
-        let here = Boot { id: boot_id, wall: record::wall_nanos(now), boot: now.boot };
+        let here = here(boot_id, now);
         let transaction = database.begin_read()?;
         let known = match transaction.open_table(BOOTS) {
             Err(redb::TableError::TableDoesNotExist(_)) => None,
@@ -321,12 +382,12 @@ fn start_anew(
     boot_id: [u8; 16],
     now: Now,
     warnings: &mut Vec<String>,
-) -> (Result<Database, String>, Vec<Record>) {
+) -> (Result<Database, String>, Records) {
     let aside = match file::set_aside(path) {
         Ok(aside) => aside,
         Err(error) => {
             warnings.push(format!("{} is damaged ({why}) and cannot be set aside: {error}", path.display()));
-            return (Err(format!("damaged: {why}")), Vec::new());
+            return (Err(format!("damaged: {why}")), Records::none(here(boot_id, now)));
         }
     };
     let saved = salvage(&aside, boot_id, now);
@@ -339,7 +400,7 @@ fn start_anew(
     let state =
         open_file(path, boot_id, now).map(|(database, _)| database).map_err(|error| error.to_string());
     let mut store = Store { path: path.to_owned(), boot_id, state, later: false };
-    let writes: Vec<Write> = saved.iter().cloned().map(Write::Put).collect();
+    let writes: Vec<Write> = saved.iter().map(Write::Put).collect();
     if let Err(NotStored(why)) = store.commit(&writes, now) {
         warnings.push(format!("the claims that were read are in force but not stored: {why}"));
     }
@@ -347,10 +408,9 @@ fn start_anew(
 }
 
 /// What can be read of a damaged file. Every record has a checksum, so nothing is made up.
-fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Vec<Record> {
-    let here = Boot { id: boot_id, wall: record::wall_nanos(now), boot: now.boot };
-    let contents = std::sync::Mutex::new(Contents::default());
-    // A record takes more than this many bytes of the file; a tree that goes in circles has more of them.
+fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Records {
+    let contents = std::sync::Mutex::new(Contents::nothing(here(boot_id, now)));
+    // A block takes more than this many bytes of the file; a tree that goes in circles has more of them.
     let most = std::fs::metadata(path).map_or(0, |file| file.len() / 16);
     let ended = guarded(|| {
         let mut builder = redb::Builder::new();
@@ -360,7 +420,7 @@ fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Vec<Record> {
         for (entry, _) in table.iter()?.zip(0..most) {
             let (key, value) = entry?;
             if let Ok(mut contents) = contents.lock() {
-                contents.take(key.value(), value.value(), here);
+                contents.take(key.value(), value.value());
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Somebody with a word on the lists.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
     /// People, by the control socket.
     Operator,

@@ -121,15 +121,12 @@ impl Worker {
         let operator = list.owner(&Owner::Operator)?;
         let opened = Store::open(&config.state_directory, boot_id, begun);
         let stored = opened.records.len();
-        let claims: Result<Vec<Claim>, _> = opened
-            .records
-            .into_iter()
-            .map(|Record { prefix, action, owner, terms }| {
-                let owner = if owner == Owner::Operator { operator } else { list.owner(&owner)? };
-                Ok::<_, anyhow::Error>(Claim { key: Key { prefix, action, owner }, terms })
-            })
-            .collect();
-        list.fill(claims?);
+        // Nothing else is stored.
+        let records = opened.records.iter().filter(|record| record.owner == Owner::Operator);
+        list.fill(records.map(|Record { prefix, action, terms, .. }| Claim {
+            key: Key { prefix, action, owner: operator },
+            terms,
+        }));
 
         let mut worker = Self {
             list,
@@ -308,7 +305,7 @@ impl Worker {
         let recovered = reason(RECOVERED);
         let mut stored = Vec::with_capacity(records.len());
         let (mut found, mut writes) = (Vec::new(), Vec::new());
-        for Record { prefix, action, owner, terms } in records {
+        for Record { prefix, action, owner, terms } in records.iter() {
             // Nothing else is stored.
             if owner != Owner::Operator {
                 continue;
