@@ -4,7 +4,7 @@
 //! changes here changes [`ABI_VERSION`]: pins of another version are never adopted.
 
 use crate::nanos::Nanos;
-use crate::slots::{Cell, Policy, Set};
+use crate::slots::{Policy, Set};
 
 /// Version of everything in this module. Pins live in a directory named after it.
 pub const ABI_VERSION: u32 = 1;
@@ -125,8 +125,7 @@ pub struct Limits {
     /// Sorted. `services[i]` is held to `policies[POLICY_SERVICES + i]`.
     pub services: [Service; MAX_SERVICES],
     pub service_count: u32,
-    /// Cells of [`CELLS`] that each policy has to itself: a power of two.
-    pub cells: u32,
+    pub reserved: u32,
 }
 
 impl Limits {
@@ -134,7 +133,7 @@ impl Limits {
         policies: [Policy::UNLIMITED; MAX_POLICIES],
         services: [Service::UNUSED; MAX_SERVICES],
         service_count: 0,
-        cells: 0,
+        reserved: 0,
     };
 }
 
@@ -146,6 +145,8 @@ pub struct Settings {
     pub secret: [u64; 2],
     /// If not 0, the time the program believes it is. For tests; 0 in production.
     pub fixed_now: u64,
+    /// Nanoseconds that the kernel's coarse clock may be behind; 0 if it is not to be used.
+    pub tick: u64,
     /// Sets in [`SLOTS`]: a power of two.
     pub sets: u32,
     /// The interface's slot in [`COUNTERS`] and [`INTERFACES`].
@@ -204,9 +205,12 @@ pub const PREFIXES_V6: MapSpec = spec(
     1 << 18,
     NO_PREALLOC,
 );
-/// [`crate::slots::WAYS`] sources per set.
-pub const SLOTS: MapSpec = spec("slots", MapKind::Array, 4, size_of::<Set<u64>>(), 1 << 16, MMAPABLE);
-pub const CELLS: MapSpec = spec("cells", MapKind::Array, 4, size_of::<Cell<u64>>(), 1 << 15, MMAPABLE);
+/// [`crate::slots::WAYS`] buckets per set.
+pub const SLOTS: MapSpec = spec("slots", MapKind::Array, 4, size_of::<Set<u64>>(), 1 << 17, MMAPABLE);
+/// TATs that the sources of a network share if they find no slot.
+pub const CELLS: MapSpec = spec("cells", MapKind::Array, 4, size_of::<u64>(), 1 << 16, MMAPABLE);
+/// TATs that keep packets away from [`SLOTS`]; few enough for a second-level cache.
+pub const GATE: MapSpec = spec("gate", MapKind::Array, 4, size_of::<u64>(), 1 << 16, MMAPABLE);
 pub const COUNTERS: MapSpec =
     spec("counters", MapKind::PerCpuArray, 4, size_of::<Count>(), MAX_INTERFACES * REASON_SLOTS, 0);
 pub const INTERFACES: MapSpec =
@@ -216,7 +220,7 @@ pub const SECRET: MapSpec = spec("secret", MapKind::Array, 4, size_of::<[u64; 2]
 
 /// All maps that are pinned and shared.
 pub const MAPS: &[MapSpec] =
-    &[ADDRESSES_V4, ADDRESSES_V6, PREFIXES_V4, PREFIXES_V6, SLOTS, CELLS, COUNTERS, INTERFACES, SECRET];
+    &[ADDRESSES_V4, ADDRESSES_V6, PREFIXES_V4, PREFIXES_V6, SLOTS, CELLS, GATE, COUNTERS, INTERFACES, SECRET];
 
 /// Names of the program's read-only globals.
 pub const SETTINGS_GLOBAL: &str = "SETTINGS";
@@ -241,10 +245,10 @@ const _: () = {
     assert!(size_of::<Entry>() == 16);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<PrefixKey<4>>() == 8 && size_of::<PrefixKey<16>>() == 20);
-    assert!(size_of::<Set<u64>>() == 192 && size_of::<Cell<u64>>() == 16);
-    assert!(size_of::<Policy>() == 56);
+    assert!(size_of::<Set<u64>>() == 128);
+    assert!(size_of::<Policy>() == 120);
     assert!(size_of::<Limits>() == MAX_POLICIES * size_of::<Policy>() + MAX_SERVICES * 4 + 8);
-    assert!(size_of::<Settings>() == 48);
+    assert!(size_of::<Settings>() == 56);
 };
 
 #[cfg(test)]

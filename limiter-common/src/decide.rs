@@ -106,6 +106,9 @@ pub fn decide(
     }
 }
 
+/// Nanoseconds that a deadline may pass late: more than any tick of a coarse clock, and nothing to anybody.
+const DEADLINE_ERROR: u64 = 20_000_000;
+
 /// What the lists say of a source that is not blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
@@ -123,7 +126,7 @@ fn by_source(packet: &Packet, tables: &impl Tables, clock: &impl Clock) -> Resul
     if entry.is_none() {
         return Ok(Listing::Unlisted);
     }
-    let now = clock.now();
+    let now = clock.within(DEADLINE_ERROR);
     if entry.allows(now) {
         Ok(Listing::Allowed)
     } else if entry.blocks(now) {
@@ -187,25 +190,27 @@ fn limit(packet: &Packet, transport: &Transport, tables: &impl Tables, clock: &i
     let Some(limits) = tables.limits() else {
         return Reason::Passed;
     };
-    let now = clock.now();
-    if transport.path_mtu {
-        return charge(packet, limits, POLICY_PATH_MTU, tables, now);
+    let error = |policy| limits.policies.get(policy).map_or(u64::MAX, Policy::clock_error);
+    let general = if transport.path_mtu { POLICY_PATH_MTU } else { POLICY_ALL };
+    let service = if transport.path_mtu { None } else { tables.service(limits, transport) };
+    // Once for both, and as exactly as the more exact needs it; not at all if neither limits anything.
+    let error = error(general).min(service.map_or(u64::MAX, error));
+    if error == u64::MAX {
+        return Reason::Passed;
     }
-    if let Some(policy) = tables.service(limits, transport) {
-        let verdict = charge(packet, limits, policy, tables, now);
+    let now = clock.within(error);
+    if let Some(service) = service {
+        let verdict = charge(packet, limits, service, tables, now);
         if verdict != Reason::Passed {
             return verdict;
         }
     }
-    charge(packet, limits, POLICY_ALL, tables, now)
+    charge(packet, limits, general, tables, now)
 }
 
 #[inline(always)]
 fn charge(packet: &Packet, limits: &Limits, policy: usize, tables: &impl Tables, now: Nanos) -> Reason {
-    let Some(Policy { packets, bits, .. }) = limits.policies.get(policy) else {
-        return Reason::Internal;
-    };
-    if packets.is_unlimited() && bits.is_unlimited() {
+    if limits.policies.get(policy).is_none_or(Policy::is_unlimited) {
         return Reason::Passed;
     }
     let bytes = u32::try_from(packet.frame_len).unwrap_or(u32::MAX);

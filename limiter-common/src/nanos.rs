@@ -1,6 +1,6 @@
 //! Monotonic time as a number.
 
-/// Nanoseconds since boot, suspend included (`CLOCK_BOOTTIME`).
+/// Nanoseconds since boot (`CLOCK_MONOTONIC`). While the machine sleeps, no time passes.
 ///
 /// Zero and [`Nanos::NEVER`] are ordinary points in time here; [`crate::abi::Entry`] gives them meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -29,6 +29,13 @@ impl Nanos {
 /// policy asks only when it must.
 pub trait Clock {
     fn now(&self) -> Nanos;
+
+    /// A moment that has come already, at most `error` nanoseconds ago. The kernel's coarse clock tells it faster.
+    #[inline(always)]
+    fn within(&self, error: u64) -> Nanos {
+        let _ = error;
+        self.now()
+    }
 }
 
 /// A moment is a clock that stands still: tests and `explain` use this.

@@ -1,21 +1,39 @@
-//! Where the TATs live: a set-associative table that a spoofed flood can neither grow nor use to push out others.
+//! Where the TATs live: a set-associative table that a spoofed flood can neither grow nor use to push out others, and
+//! a small table of gates that keeps it away from most packets.
 //!
 //! A bucket whose TAT has passed is a full bucket, which is what a source without a bucket has too; so such a slot is
 //! reused without losing anything, and how many slots are busy depends on the rate of the flood, not on how many
 //! sources it pretends to have. A key hashes, under a secret, to one set of [`WAYS`] slots. If all of them are busy,
-//! the packet is charged to a shared [`Cell`] of its network instead: a live slot is never taken from its owner.
+//! the packet is charged to a shared cell of its network instead: a live slot is never taken from its owner.
 //!
 //! A slot is claimed by one compare-and-swap of its key. Two CPUs with packets of one source agree on one slot. Two
 //! sources that reach for the same slot in the same moment do not harm each other much: the one that comes first may
 //! find its new slot charged already and lose that packet, and a former owner that was just sending starts with a full
 //! bucket elsewhere. It takes a stranger in the same set at that very moment, and the secret hash allows no aiming.
+//!
+//! # Gates
+//!
+//! A gate is one TAT that many sources share. While all of them together keep to the rate of one, and to a burst of
+//! less than half a percent of its own, each of them does, and its packets are charged to the gate alone. What the gate
+//! refuses is for the slot to decide, so sharing a gate costs nobody a packet. Why a source does not get the gate's rate
+//! on top of its slot's:
+//!
+//! Let a packet cost at most `largest` at the gate, let the gate's tolerance be `slack - largest`, and let every charge
+//! of a slot, before it is made, raise the gate's TAT to the slot's new one plus `slack`, unless it is there already. A
+//! packet at the gate takes up the stretch of time from the gate's TAT less the tolerance (or now less the tolerance,
+//! if that is later) as long as its cost. Packets at a slot take up the stretch from now to the slot's TAT, and let us
+//! shift that by `largest`. Then no two stretches of a source overlap: when a slot starts to be charged, the packets that
+//! the source has had at the gate reach no further than `largest` from then; and the next one at the gate begins where
+//! the shifted stretch ends, or later, which is what the raise is for. In a window of length t all stretches begin after
+//! its start less the tolerance, and end at most the slot's tolerance, a cost and `largest` behind its end. So the
+//! source gets what the slot alone would give it, and `slack`, half a percent of its burst, once. What strangers do at
+//! the gate only moves its TAT further on, and a packet from the gate to a slot.
 
 #[cfg(target_has_atomic = "64")]
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Address;
 use crate::gcra::{Quota, Step};
-use crate::hash::{low_bits, mix};
 use crate::nanos::Nanos;
 
 /// Slots in a set.
@@ -25,6 +43,8 @@ pub const IPV6_SOURCE_BITS: u8 = 64;
 /// How often a lost race for a TAT is run again. Each loss means that another packet of the same source was admitted
 /// meanwhile; after this many the packet counts as over the limit, so races never admit too much.
 const ATTEMPTS: usize = 8;
+/// The same at a gate, where a loser still has its slot.
+const ATTEMPTS_AT_GATE: usize = 2;
 
 /// A 64-bit word shared by CPUs. The kernel implements it by intrinsics, since BPF has no stable compare-and-swap.
 pub trait Word {
@@ -48,29 +68,54 @@ impl Word for AtomicU64 {
     }
 }
 
-/// The TATs of one bucket: packets and bits are limited side by side and must both agree.
+/// A bucket and whose it is.
 #[derive(Debug, Default)]
 #[repr(C)]
-pub struct Cell<W> {
-    pub packets: W,
-    pub bits: W,
+pub struct Slot<W> {
+    /// 0 if it never had an owner.
+    owner: W,
+    tat: W,
 }
 
-/// [`WAYS`] slots. Keys come first, in a cache line of their own.
+/// [`WAYS`] slots in two cache lines, which CPUs fetch together. Owner and TAT lie side by side and slots are taken from
+/// the front, so that a source which has one is mostly found in the first line.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Set<W> {
-    /// The owner of each slot, 0 if it never had one.
-    keys: [W; WAYS],
-    packets: [W; WAYS],
-    bits: [W; WAYS],
+    slots: [Slot<W>; WAYS],
 }
 
-impl<W> Set<W> {
-    /// The TATs of one slot.
+/// The state of all sources.
+pub trait Rates {
+    type Word: Word;
+
+    /// Keys all hashes.
+    fn secret(&self) -> [u64; 2];
+    /// A power of two.
+    fn sets(&self) -> u32;
+    fn set(&self, index: u32) -> Option<&Set<Self::Word>>;
+    /// The TAT of a gate.
+    fn gate(&self, index: u32) -> Option<&Self::Word>;
+    /// The TAT of those who find no slot.
+    fn cell(&self, index: u32) -> Option<&Self::Word>;
+}
+
+/// The part of a table that belongs to one quota of one policy: a slow one's times must not be taken for a fast one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Share {
+    /// Index of the first.
+    pub at: u32,
+    /// A power of two.
+    pub count: u32,
+}
+
+impl Share {
+    pub const NONE: Self = Self { at: 0, count: 0 };
+
     #[inline(always)]
-    fn slot(&self, way: usize) -> Option<(&W, &W)> {
-        Some((self.packets.get(way)?, self.bits.get(way)?))
+    const fn index(self, hash: u64) -> u32 {
+        self.at.wrapping_add(low_bits(hash, self.count))
     }
 }
 
@@ -80,16 +125,44 @@ impl<W> Set<W> {
 pub struct Policy {
     pub packets: Quota,
     pub bits: Quota,
-    /// Identifies the rule and its figures, so that state outlives a reload exactly if the rule did. 31 bits.
+    /// Parts of [`crate::abi::GATE`] and [`crate::abi::CELLS`].
+    pub packet_gates: Share,
+    pub bit_gates: Share,
+    pub packet_cells: Share,
+    pub bit_cells: Share,
+    /// Identifies the rule and its figures, so that state outlives a reload exactly if the rule did. 30 bits.
     pub id: u32,
-    /// Index of the first of its shared cells, of which [`crate::abi::Limits::cells`] are its own: a slow policy's
-    /// times must not be taken for a fast one's.
-    pub cells_at: u32,
+    pub reserved: u32,
 }
 
 impl Policy {
-    pub const UNLIMITED: Self =
-        Self { packets: Quota::UNLIMITED, bits: Quota::UNLIMITED, id: 0, cells_at: 0 };
+    pub const UNLIMITED: Self = Self {
+        packets: Quota::UNLIMITED,
+        bits: Quota::UNLIMITED,
+        packet_gates: Share::NONE,
+        bit_gates: Share::NONE,
+        packet_cells: Share::NONE,
+        bit_cells: Share::NONE,
+        id: 0,
+        reserved: 0,
+    };
+
+    #[inline(always)]
+    pub const fn is_unlimited(&self) -> bool {
+        self.packets.is_unlimited() && self.bits.is_unlimited()
+    }
+
+    /// How many nanoseconds the clock may be behind, so that no more is admitted than half a percent of the burst.
+    #[inline(always)]
+    pub const fn clock_error(&self) -> u64 {
+        match (self.packets.is_unlimited(), self.bits.is_unlimited()) {
+            (true, true) => u64::MAX,
+            (true, false) => self.bits.slack(),
+            (false, true) => self.packets.slack(),
+            (false, false) if self.packets.slack() < self.bits.slack() => self.packets.slack(),
+            (false, false) => self.bits.slack(),
+        }
+    }
 }
 
 /// The outcome of charging one packet.
@@ -100,122 +173,217 @@ pub enum Charge {
     OverBits,
 }
 
-/// A source under a policy, and where the table keeps it.
+/// What a quota counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
-    /// Never 0.
-    owner: u64,
-    set: u64,
-    cell: u64,
+pub enum Unit {
+    Packets,
+    Bits,
 }
 
+/// What is done to a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing is written.
+    Ask,
+    Charge,
+}
+
+/// A source under a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Owner of the slot for packets. Never 0, and without [`BITS`].
+    pub owner: u64,
+    /// A keyed hash of the network, which is whom a source without a slot shares with.
+    pub network: u64,
+}
+
+/// Marks the owner of an IPv4 slot.
+const IPV4: u64 = 1 << 63;
+/// Marks the owner of a slot for bits; the same source's slot for packets is in the same set.
+const BITS: u64 = 1 << 62;
+
 impl Key {
-    /// The key of `source` under the policy `id`, hashed with `secret` so that nobody outside can aim at a set.
+    /// The key of `source` under the policy `id`, hashed with `secret` so that nobody outside can aim.
     #[inline(always)]
     pub fn new(source: &Address, id: u32, secret: [u64; 2]) -> Self {
         match source {
             Address::V4(bytes) => {
                 let address = u64::from(u32::from_be_bytes(*bytes));
                 // Exact: the address and the policy are the key. The top bit tells it from IPv6 and from 0.
-                let owner = 1 << 63 | u64::from(id & 0x7fff_ffff) << 32 | address;
-                let network = owner & !0xff;
-                Self { owner, set: mix(owner, secret), cell: mix(!network, secret) }
+                let owner = IPV4 | u64::from(id & 0x3fff_ffff) << 32 | address;
+                Self { owner, network: mix(!(owner & !0xff), secret) }
             }
             Address::V6([a, b, c, d, e, f, g, h, ..]) => {
                 let prefix = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
                 let hash = mix(mix(prefix, secret) ^ u64::from(id), secret);
-                let network = prefix >> 16;
-                let cell = mix(mix(!network, secret) ^ u64::from(id), secret);
-                // 62 bits of keyed hash stand for the 64 bits of prefix: a collision is one in 2^62 per pair.
-                Self { owner: hash >> 1 | 1, set: mix(hash, secret), cell }
+                let network = mix(mix(!(prefix >> 16), secret) ^ u64::from(id), secret);
+                // 61 bits of keyed hash stand for the 64 bits of prefix: a collision is one in 2^61 per pair.
+                Self { owner: hash >> 2 | 1, network }
             }
         }
     }
 
-    /// Index of the set, for a table of `count` sets, a power of two.
+    /// Index of the gate that packets come by.
     #[inline(always)]
-    pub const fn set(&self, count: u32) -> u32 {
-        low_bits(self.set, count)
-    }
-
-    /// Index of the shared cell under `policy`, which has `count` cells, a power of two.
-    #[inline(always)]
-    pub const fn cell(&self, policy: &Policy, count: u32) -> u32 {
-        policy.cells_at.wrapping_add(low_bits(self.cell, count))
+    pub const fn packet_gate(&self, policy: &Policy, secret: [u64; 2]) -> u32 {
+        policy.packet_gates.index(at_gate(mix(self.owner, secret)))
     }
 }
 
-/// Charges a packet of `bytes` to the slot of `key` in `set`, or to `shared` if the set has no room.
+/// The bits of the hash that choose a gate; the lower ones choose the set.
 #[inline(always)]
-pub fn charge<W: Word>(
-    set: &Set<W>,
-    shared: &Cell<W>,
+const fn at_gate(hash: u64) -> u64 {
+    hash >> 32
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "masked to less than `count`, which is 32 bits")]
+const fn low_bits(hash: u64, count: u32) -> u32 {
+    (hash & (count as u64).saturating_sub(1)) as u32
+}
+
+/// A keyed permutation of 64 bits: multiply and shift, with the secret before and between.
+#[inline(always)]
+const fn mix(value: u64, [k0, k1]: [u64; 2]) -> u64 {
+    let x = (value ^ k0).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let x = ((x ^ x >> 32) ^ k1).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ x >> 32
+}
+
+/// Charges a packet to every quota of a policy, or to none. `step` does it to one of them, as [`step`] would. `None` if
+/// the state cannot be reached.
+#[inline(always)]
+pub fn charge(policy: &Policy, step: impl Fn(Unit, Act) -> Option<bool>) -> Option<Charge> {
+    // Both are asked before one is charged, so that what one refuses does not use up the other.
+    if !policy.packets.is_unlimited() && !policy.bits.is_unlimited() && !step(Unit::Bits, Act::Ask)? {
+        return Some(Charge::OverBits);
+    }
+    if !policy.packets.is_unlimited() && !step(Unit::Packets, Act::Charge)? {
+        return Some(Charge::OverPackets);
+    }
+    if !policy.bits.is_unlimited() && !step(Unit::Bits, Act::Charge)? {
+        return Some(Charge::OverBits);
+    }
+    Some(Charge::Conforms)
+}
+
+/// A packet of `bytes` for one quota of a source: whether it conforms; if it does, it may be charged, to the gate, else to
+/// the slot, else to the shared cell. What is over the limit writes nothing. `None` if the state cannot be reached.
+#[inline(always)]
+pub fn step<R: Rates>(
+    rates: &R,
     key: &Key,
     policy: &Policy,
+    (unit, act): (Unit, Act),
     bytes: u32,
     now: Nanos,
-) -> Charge {
-    // One place that charges, wherever the TATs are: it is by far the largest part, and is inlined.
-    let (packets, bits) = match seat(set, key, now) {
-        Some((packets, bits)) => (packets, bits),
-        None => (&shared.packets, &shared.bits),
+) -> Option<bool> {
+    let (quota, owner, gates, cells) = match unit {
+        Unit::Packets => (&policy.packets, key.owner, policy.packet_gates, policy.packet_cells),
+        Unit::Bits => (&policy.bits, key.owner | BITS, policy.bit_gates, policy.bit_cells),
     };
-    take(packets, bits, policy, bytes, now)
+    let cost = quota.cost(bytes);
+    let hash = mix(key.owner, rates.secret());
+    let mut gate = None;
+    if quota.has_gate() {
+        let at = rates.gate(gates.index(at_gate(hash)))?;
+        let passes = match act {
+            Act::Ask => quota.step_at_gate(Nanos(at.load()), cost, now) != Step::Refuse,
+            Act::Charge => pass_gate(at, quota, cost, now),
+        };
+        if passes {
+            return Some(true);
+        }
+        gate = Some(at);
+    }
+    let set = rates.set(low_bits(hash, rates.sets()))?;
+    // One place that charges, wherever the TAT is: it is by far the largest part, and is inlined.
+    let tat = match find(set, owner, now) {
+        Found::Own(way) => &set.slots.get(way)?.tat,
+        Found::Free(..) if act == Act::Ask => return Some(true),
+        Found::Free(way, former) => {
+            let slot = set.slots.get(way)?;
+            let found = slot.owner.compare_exchange(former, owner);
+            if found == former || found == owner {
+                &slot.tat
+            } else {
+                rates.cell(cells.index(key.network))?
+            }
+        }
+        Found::Full => rates.cell(cells.index(key.network))?,
+    };
+    Some(match act {
+        Act::Ask => quota.step(Nanos(tat.load()), cost, now) != Step::Refuse,
+        Act::Charge => advance(tat, gate, quota, cost, now),
+    })
 }
 
-/// The slot of `key` in `set`, claimed if it has none; `None` if all are busy.
+/// Charges a packet that costs this much to the gate with this TAT, if that is enough. If not, the slot decides.
 #[inline(always)]
-fn seat<'a, W: Word>(set: &'a Set<W>, key: &Key, now: Nanos) -> Option<(&'a W, &'a W)> {
+pub fn pass_gate<W: Word>(gate: &W, quota: &Quota, cost: u64, now: Nanos) -> bool {
+    for _ in 0..ATTEMPTS_AT_GATE {
+        let current = gate.load();
+        let Step::Admit(next) = quota.step_at_gate(Nanos(current), cost, now) else {
+            return false;
+        };
+        if gate.compare_exchange(current, next.0) == current {
+            return true;
+        }
+    }
+    false
+}
+
+/// Where a set has a slot for a source.
+enum Found {
+    Own(usize),
+    /// One that no live source has, and its former owner.
+    Free(usize, u64),
+    Full,
+}
+
+#[inline(always)]
+fn find<W: Word>(set: &Set<W>, wanted: u64, now: Nanos) -> Found {
     let mut free = None;
-    for way in 0..WAYS {
-        let owner = set.keys[way].load();
-        if owner == key.owner {
-            return set.slot(way);
+    for (way, slot) in set.slots.iter().enumerate() {
+        let owner = slot.owner.load();
+        if owner == wanted {
+            return Found::Own(way);
         }
         if free.is_some() {
             continue;
         }
-        if set.packets[way].load() <= now.0 && set.bits[way].load() <= now.0 {
+        if slot.tat.load() <= now.0 {
             free = Some((way, owner));
-        } else if set.keys[way].load() == key.owner {
-            // Another CPU has claimed and charged it since the key was read: without this look, one source on two
+        } else if slot.owner.load() == wanted {
+            // Another CPU has claimed and charged it since the owner was read: without this look, one source on two
             // CPUs could get two slots.
-            return set.slot(way);
+            return Found::Own(way);
         }
     }
-    let (way, former) = free?;
-    let found = set.keys.get(way)?.compare_exchange(former, key.owner);
-    if found == former || found == key.owner { set.slot(way) } else { None }
+    match free {
+        Some((way, former)) => Found::Free(way, former),
+        None => Found::Full,
+    }
 }
 
-/// Takes a packet from both buckets, or from neither.
+/// Takes a packet from a bucket, and raises the gate that it came by before.
 #[inline(always)]
-fn take<W: Word>(packets: &W, bits: &W, policy: &Policy, bytes: u32, now: Nanos) -> Charge {
-    // Both are asked before one is charged, so that what one refuses does not use up the other.
-    if !policy.bits.is_unlimited() && policy.bits.step(Nanos(bits.load()), bytes, now) == Step::Refuse {
-        return Charge::OverBits;
-    }
-    if !policy.packets.is_unlimited() && !advance(packets, &policy.packets, bytes, now) {
-        return Charge::OverPackets;
-    }
-    if !policy.bits.is_unlimited() && !advance(bits, &policy.bits, bytes, now) {
-        return Charge::OverBits;
-    }
-    Charge::Conforms
-}
-
-#[inline(always)]
-fn advance<W: Word>(tat: &W, quota: &Quota, bytes: u32, now: Nanos) -> bool {
-    let mut current = tat.load();
+fn advance<W: Word>(tat: &W, gate: Option<&W>, quota: &Quota, cost: u64, now: Nanos) -> bool {
     for _ in 0..ATTEMPTS {
-        let Step::Admit(next) = quota.step(Nanos(current), bytes, now) else {
+        let current = tat.load();
+        let Step::Admit(next) = quota.step(Nanos(current), cost, now) else {
             return false;
         };
-        let found = tat.compare_exchange(current, next.0);
-        if found == current {
+        // First, so that no other CPU finds the gate open while the slot is charged. If the race for the slot is lost
+        // then, the gate is a little higher than it needs to be, which costs nobody anything.
+        if let Some(gate) = gate {
+            let (before, least) = (gate.load(), quota.gate_above(next));
+            if before < least.0 && gate.compare_exchange(before, least.0) != before {
+                continue;
+            }
+        }
+        if tat.compare_exchange(current, next.0) == current {
             return true;
         }
-        current = found;
     }
     false
 }

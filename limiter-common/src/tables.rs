@@ -44,7 +44,7 @@ impl Limits {
             return None;
         }
         let exact = match transport.port {
-            Some(_) => self.find(Service::new(transport.protocol, transport.port)),
+            Some(port) => self.find(Service::new(transport.protocol, Some(port.get()))),
             None => None,
         };
         match exact {

@@ -101,6 +101,11 @@ fn full_set_keeps_live_owners() {
 }
 
 #[test]
+fn a_gate_gives_no_more_and_takes_nothing() {
+    check(1024, property::a_gate_gives_no_more_and_takes_nothing, bytes());
+}
+
+#[test]
 fn threads_share_one_bucket() {
     check(128, property::threads_share_one_bucket, vec(any::<u8>(), 40));
 }
@@ -108,7 +113,7 @@ fn threads_share_one_bucket() {
 /// Whoever runs all of them, runs all of them.
 #[test]
 fn the_list_of_properties_is_complete() {
-    assert_eq!(property::ALL.len(), 11);
+    assert_eq!(property::ALL.len(), 12);
     for (name, property) in property::ALL {
         property(name.as_bytes());
         property(&[]);

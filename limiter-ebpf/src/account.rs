@@ -52,7 +52,7 @@ fn within_budget() -> bool {
     let Some(budget) = maps::LOG_BUDGET.get_ptr_mut(0) else {
         return false;
     };
-    let second = clock::since_boot() / NANOS_PER_SECOND;
+    let second = clock::coarse() / NANOS_PER_SECOND;
     // SAFETY: this CPU's own value, as in `count`.
     unsafe {
         if (*budget).second != second {

@@ -13,6 +13,7 @@ struct Global<T>(MaybeUninit<T>);
 static SETTINGS: Global<Settings> = Global(MaybeUninit::new(Settings {
     secret: [0; 2],
     fixed_now: 0,
+    tick: 0,
     sets: 0,
     slot: 0,
     limited: 0,
@@ -44,6 +45,11 @@ pub(crate) fn secret() -> [u64; 2] {
 #[inline(always)]
 pub(crate) fn fixed_now() -> u64 {
     setting!(fixed_now)
+}
+
+#[inline(always)]
+pub(crate) fn tick() -> u64 {
+    setting!(tick)
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use limiter_common::abi::{self, Count, Entry, InterfaceName};
-use limiter_common::slots::{Cell, Set};
+use limiter_common::slots::Set;
 
 use crate::word::KernelWord;
 
@@ -33,7 +33,10 @@ pub(crate) static PREFIXES_V6: sized!(LpmTrie<[u8; 16], Entry>, PREFIXES_V6) = L
 pub(crate) static SLOTS: sized!(Array<Set<KernelWord>>, SLOTS) = Array::new();
 
 #[btf_map(name = "cells")]
-pub(crate) static CELLS: sized!(Array<Cell<KernelWord>>, CELLS) = Array::new();
+pub(crate) static CELLS: sized!(Array<KernelWord>, CELLS) = Array::new();
+
+#[btf_map(name = "gate")]
+pub(crate) static GATE: sized!(Array<KernelWord>, GATE) = Array::new();
 
 #[btf_map(name = "counters")]
 pub(crate) static COUNTERS: sized!(PerCpuArray<Count>, COUNTERS) = PerCpuArray::new();

@@ -4,11 +4,12 @@ use core::cell::Cell;
 use core::ptr::from_ref;
 
 use aya_ebpf::btf_maps::lpm_trie::Key as TrieKey;
-use limiter_common::abi::{Entry, Limits};
+use limiter_common::abi::{Entry, Limits, MAX_POLICIES};
 use limiter_common::parse::Lengths;
-use limiter_common::slots::{Charge, Key, charge};
-use limiter_common::{Address, Nanos, Tables, Transport};
+use limiter_common::slots::{Act, Charge, Key, Rates, Set, Unit, charge, step};
+use limiter_common::{Address, Nanos, Port, Tables, Transport};
 
+use crate::word::KernelWord;
 use crate::{globals, maps};
 
 /// The maps, and the source that was looked up last: for the log, so that it need not parse again.
@@ -89,30 +90,29 @@ impl Tables for KernelTables {
         if limits.service_count == 0 {
             return None;
         }
-        let port = transport.port.map_or(NO_PORT, u32::from);
+        let port = transport.port.map_or(NO_PORT, |port| u32::from(port.get()));
         match service_index(u32::from(transport.protocol), port) {
             NO_SERVICE => None,
-            index => Some(index as usize),
+            // Masked for the verifier, which believes no result of a global function.
+            index => Some(index as usize % MAX_POLICIES),
         }
     }
 
     #[inline(always)]
     fn charge(&self, source: &Address, policy: usize, bytes: u32, now: Nanos) -> Option<Charge> {
         self.remember(source);
+        let quotas = globals::limits()?.policies.get(policy)?;
         let policy = u32::try_from(policy).ok()?;
-        let outcome = match source {
-            Address::V4(address) => charge_v4(u32::from_ne_bytes(*address), policy, bytes, now.0),
-            Address::V6([a, b, c, d, e, f, g, h, ..]) => {
-                let prefix = u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-                charge_v6(prefix, policy, bytes, now.0)
+        let key = Key::new(source, quotas.id, globals::secret());
+        charge(quotas, |unit, act| {
+            let unit = if unit == Unit::Bits { OF_BITS } else { 0 };
+            let act = if act == Act::Ask { ASK } else { 0 };
+            match step_bucket(key.owner, key.network, policy | unit | act, bytes, now.0) {
+                ADMIT => Some(true),
+                REFUSE => Some(false),
+                _ => None,
             }
-        };
-        match outcome {
-            CONFORMS => Some(Charge::Conforms),
-            OVER_PACKETS => Some(Charge::OverPackets),
-            OVER_BITS => Some(Charge::OverBits),
-            _ => None,
-        }
+        })
     }
 }
 
@@ -120,12 +120,6 @@ impl Tables for KernelTables {
 const NO_PORT: u32 = u32::MAX;
 /// Instead of an index.
 const NO_SERVICE: u32 = u32::MAX;
-
-/// Outcomes of charging, as numbers.
-const CONFORMS: u32 = 0;
-const OVER_PACKETS: u32 = 1;
-const OVER_BITS: u32 = 2;
-const UNREACHABLE: u32 = 3;
 
 /// Index of the policy for a service, or [`NO_SERVICE`].
 ///
@@ -136,42 +130,66 @@ const UNREACHABLE: u32 = 3;
 extern "C" fn service_index(protocol: u32, port: u32) -> u32 {
     // Both are masked to what they are; the verifier lets a global function be called with anything.
     let protocol = (protocol & 0xff) as u8;
-    let port = (port != NO_PORT).then_some((port & 0xffff) as u16);
+    let port = (port != NO_PORT).then_some(Port::new((port & 0xffff) as u16));
     let transport = Transport { protocol, port, path_mtu: false };
     let index = globals::limits().and_then(|limits| limits.service_index(&transport));
     index.and_then(|index| u32::try_from(index).ok()).unwrap_or(NO_SERVICE)
 }
 
-/// Charges a source; a global function for the same reason, and since a packet may be charged more than once.
+/// Added to the index of a policy.
+const OF_BITS: u32 = 1 << 16;
+const ASK: u32 = 1 << 17;
+
+/// Outcomes of a step, as numbers.
+const ADMIT: u32 = 0;
+const REFUSE: u32 = 1;
+const UNREACHABLE: u32 = 2;
+
+/// [`step`], for a policy's index with [`OF_BITS`] for its bits and [`ASK`] if nothing is to be charged. The one copy of
+/// it, since it is large, and a packet with two limits needs it three times.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn charge_v4(address: u32, policy: u32, bytes: u32, now: u64) -> u32 {
-    charge_source(&Address::V4(address.to_ne_bytes()), policy, bytes, Nanos(now))
-}
-
-/// `prefix` is the /64, which is all that counts of an IPv6 source.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn charge_v6(prefix: u64, policy: u32, bytes: u32, now: u64) -> u32 {
-    let [a, b, c, d, e, f, g, h] = prefix.to_ne_bytes();
-    let source = Address::V6([a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0]);
-    charge_source(&source, policy, bytes, Nanos(now))
-}
-
-#[inline(always)]
-fn charge_source(source: &Address, policy: u32, bytes: u32, now: Nanos) -> u32 {
+extern "C" fn step_bucket(owner: u64, network: u64, what: u32, bytes: u32, now: u64) -> u32 {
     let Some(limits) = globals::limits() else { return UNREACHABLE };
-    let Some(policy) = limits.policies.get(policy as usize) else { return UNREACHABLE };
-    let key = Key::new(source, policy.id, globals::secret());
-    let (Some(set), Some(shared)) =
-        (maps::SLOTS.get(key.set(globals::sets())), maps::CELLS.get(key.cell(policy, limits.cells)))
-    else {
-        return UNREACHABLE;
-    };
-    match charge(set, shared, &key, policy, bytes, now) {
-        Charge::Conforms => CONFORMS,
-        Charge::OverPackets => OVER_PACKETS,
-        Charge::OverBits => OVER_BITS,
+    let Some(policy) = limits.policies.get((what & 0xffff) as usize) else { return UNREACHABLE };
+    let unit = if what & OF_BITS != 0 { Unit::Bits } else { Unit::Packets };
+    let act = if what & ASK != 0 { Act::Ask } else { Act::Charge };
+    match step(&KernelRates, &Key { owner, network }, policy, (unit, act), bytes, Nanos(now)) {
+        Some(true) => ADMIT,
+        Some(false) => REFUSE,
+        None => UNREACHABLE,
+    }
+}
+
+/// The rate state in maps.
+struct KernelRates;
+
+impl Rates for KernelRates {
+    type Word = KernelWord;
+
+    #[inline(always)]
+    fn secret(&self) -> [u64; 2] {
+        globals::secret()
+    }
+
+    #[inline(always)]
+    fn sets(&self) -> u32 {
+        globals::sets()
+    }
+
+    #[inline(always)]
+    fn set(&self, index: u32) -> Option<&Set<KernelWord>> {
+        maps::SLOTS.get(index)
+    }
+
+    #[inline(always)]
+    fn gate(&self, index: u32) -> Option<&KernelWord> {
+        maps::GATE.get(index)
+    }
+
+    #[inline(always)]
+    fn cell(&self, index: u32) -> Option<&KernelWord> {
+        maps::CELLS.get(index)
     }
 }
 

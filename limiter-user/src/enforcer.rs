@@ -34,7 +34,7 @@ use worker::Worker;
 /// The time by both clocks, read at the same moment. [`crate::host::now`] reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// What the kernel's deadlines are in.
+    /// What the kernel's deadlines are in: `CLOCK_MONOTONIC`, which stands still while the machine sleeps.
     pub boot: Nanos,
     /// What people and disks go by.
     pub wall: SystemTime,

@@ -20,13 +20,21 @@ const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.c
 /// Where systemd-logind keeps the sessions of this machine, one a file; sd_session_get_remote_host(3) reads the same.
 const SESSIONS: &str = "/run/systemd/sessions";
 
-/// Reads both clocks.
+/// Reads both clocks. The monotonic one is the precise `CLOCK_MONOTONIC`; the kernel's deadlines may pass a
+/// [tick](self::tick) later, since it asks the coarse one.
 #[must_use]
 pub fn now() -> Now {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
     Now { boot: Nanos::from_secs(seconds).saturating_add(Nanos(nanos)), wall: SystemTime::now() }
+}
+
+/// Nanoseconds from one tick of the coarse clock to the next: how far it may be behind.
+#[must_use]
+pub fn tick() -> u64 {
+    let time = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// Identifies the boot that [`Now::boot`] counts from.

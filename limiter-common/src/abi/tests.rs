@@ -21,42 +21,47 @@ prefix_key_v6 size 20 align 4
 prefix_key_v6.len at 0
 prefix_key_v6.address at 4
 service size 4 align 4
-set size 192 align 8
-cell size 16 align 8
-quota size 24 align 8
-policy size 56 align 8
-limits size 3840 align 8
+set size 128 align 8
+quota size 40 align 8
+policy size 120 align 8
+limits size 7936 align 8
 limits.policies at 0
-limits.services at 3584
-limits.service_count at 3832
-limits.cells at 3836
-settings size 48 align 8
+limits.services at 7680
+limits.service_count at 7928
+limits.reserved at 7932
+settings size 56 align 8
 settings.secret at 0
 settings.fixed_now at 16
-settings.sets at 24
-settings.slot at 28
-settings.limited at 32
-settings.super_frames at 36
-settings.log_drops at 40
-settings.reserved at 44
-set.keys at 0
-set.packets at 64
-set.bits at 128
-cell.packets at 0
-cell.bits at 8
+settings.tick at 24
+settings.sets at 32
+settings.slot at 36
+settings.limited at 40
+settings.super_frames at 44
+settings.log_drops at 48
+settings.reserved at 52
+slot.owner at 0
+slot.tat at 8
+share.at at 0
+share.count at 4
 policy.packets at 0
-policy.bits at 24
-policy.id at 48
-policy.cells_at at 52
+policy.bits at 40
+policy.packet_gates at 80
+policy.bit_gates at 88
+policy.packet_cells at 96
+policy.bit_cells at 104
+policy.id at 112
 quota.per_packet at 0
 quota.per_byte at 8
 quota.tolerance at 16
+quota.slack at 24
+quota.largest at 32
 map addresses_v4 Hash key 4 value 16 flags 0
 map addresses_v6 Hash key 16 value 16 flags 0
 map prefixes_v4 LpmTrie key 8 value 16 flags 1
 map prefixes_v6 LpmTrie key 20 value 16 flags 1
-map slots Array key 4 value 192 flags 1024
-map cells Array key 4 value 16 flags 1024
+map slots Array key 4 value 128 flags 1024
+map cells Array key 4 value 8 flags 1024
+map gate Array key 4 value 8 flags 1024
 map counters PerCpuArray key 4 value 16 flags 0
 map interfaces Array key 4 value 16 flags 0
 map secret Array key 4 value 16 flags 0
@@ -88,11 +93,22 @@ fn layout() -> String {
     layout!("prefix_key_v6", PrefixKey<16>, len, address);
     layout!("service", Service);
     layout!("set", Set<u64>);
-    layout!("cell", Cell<u64>);
     layout!("quota", Quota);
     layout!("policy", Policy);
-    layout!("limits", Limits, policies, services, service_count, cells);
-    layout!("settings", Settings, secret, fixed_now, sets, slot, limited, super_frames, log_drops, reserved);
+    layout!("limits", Limits, policies, services, service_count, reserved);
+    layout!(
+        "settings",
+        Settings,
+        secret,
+        fixed_now,
+        tick,
+        sets,
+        slot,
+        limited,
+        super_frames,
+        log_drops,
+        reserved
+    );
     for (field, at) in crate::slots::tests::layout().into_iter().chain(crate::gcra::tests::layout()) {
         writeln!(text, "{field} at {at}").unwrap();
     }
@@ -121,7 +137,6 @@ fn atomic_words_are_words() {
     use std::sync::atomic::AtomicU64;
     assert_eq!(size_of::<Set<AtomicU64>>(), size_of::<Set<u64>>());
     assert_eq!(align_of::<Set<AtomicU64>>(), align_of::<Set<u64>>());
-    assert_eq!(size_of::<Cell<AtomicU64>>(), size_of::<Cell<u64>>());
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Port;
 use crate::abi::{Entry, Limits, POLICY_SERVICES, Service};
 use crate::gcra::Quota;
 use crate::parse::Lengths;
@@ -44,7 +45,7 @@ fn packet() -> Packet {
 }
 
 fn udp() -> Result<Transport, Reason> {
-    Ok(Transport { protocol: 17, port: Some(53), path_mtu: false })
+    Ok(Transport { protocol: 17, port: Some(Port::new(53)), path_mtu: false })
 }
 
 /// Reading it costs more than the rest of the verdict in the kernel.
@@ -120,7 +121,7 @@ fn policies_without_limit_pass() {
     limits.service_count = 1;
     let tables = Fixed { limits: Some(limits), charge: Some(Charge::OverPackets), ..UNLISTED };
     assert_eq!(decide(&packet(), udp, &tables, &Nanos(1)), Reason::Passed);
-    let http = || Ok(Transport { protocol: 6, port: Some(80), path_mtu: false });
+    let http = || Ok(Transport { protocol: 6, port: Some(Port::new(80)), path_mtu: false });
     assert_eq!(decide(&packet(), http, &tables, &Nanos(1)), Reason::PacketRate);
     let path_mtu = || Ok(Transport { protocol: 1, port: None, path_mtu: true });
     assert_eq!(decide(&packet(), path_mtu, &tables, &Nanos(1)), Reason::PacketRate);

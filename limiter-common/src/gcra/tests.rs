@@ -8,6 +8,8 @@ pub(crate) fn layout() -> Vec<(&'static str, usize)> {
         ("quota.per_packet", offset_of!(Quota, per_packet)),
         ("quota.per_byte", offset_of!(Quota, per_byte)),
         ("quota.tolerance", offset_of!(Quota, tolerance)),
+        ("quota.slack", offset_of!(Quota, slack)),
+        ("quota.largest", offset_of!(Quota, largest)),
     ]
 }
 
@@ -17,7 +19,7 @@ const MILLI: u64 = 1_000_000;
 /// Feeds packets (nanoseconds after the start, bytes) to one bucket.
 fn run<const N: usize>(quota: &Quota, packets: [(u64, u32); N]) -> [bool; N] {
     let mut tat = Nanos(0);
-    packets.map(|(after, bytes)| match quota.step(tat, bytes, Nanos(START + after)) {
+    packets.map(|(after, bytes)| match quota.step(tat, quota.cost(bytes), Nanos(START + after)) {
         Step::Admit(next) => {
             tat = next;
             true
@@ -91,7 +93,7 @@ fn the_slowest_rate_and_the_largest_frame() {
     let quota = Quota::bits(Quota::MIN_BITS_PER_SECOND, 1).unwrap();
     let bytes = 1 << 20;
     let takes = u64::from(bytes) * 8 * MILLI;
-    assert_eq!(quota.step(Nanos(0), bytes, Nanos(START)), Step::Admit(Nanos(START + takes)));
+    assert_eq!(quota.step(Nanos(0), quota.cost(bytes), Nanos(START)), Step::Admit(Nanos(START + takes)));
 }
 
 #[test]
@@ -119,7 +121,7 @@ fn extremes() {
     ] {
         for tat in [0, 1, START, u64::MAX - 1, u64::MAX] {
             for now in [0, 1, START, u64::MAX - 1, u64::MAX] {
-                if let Step::Admit(next) = quota.step(Nanos(tat), 1 << 20, Nanos(now)) {
+                if let Step::Admit(next) = quota.step(Nanos(tat), quota.cost(1 << 20), Nanos(now)) {
                     assert!(next.0 >= tat && next.0 >= now);
                 }
             }
@@ -132,7 +134,7 @@ fn extremes() {
 fn rates_are_kept_within_one_percent() {
     for rate in [1, 3, 10, 1_000, 99_999, 100_000, 1_000_000, 7_777_777, Quota::MAX_PACKETS_PER_SECOND] {
         let quota = Quota::packets(rate, 1).unwrap();
-        let Step::Admit(next) = quota.step(Nanos(0), 60, Nanos(START)) else {
+        let Step::Admit(next) = quota.step(Nanos(0), quota.cost(60), Nanos(START)) else {
             panic!("the first packet passes");
         };
         let increment = next.0 - START;

@@ -4,7 +4,7 @@ use network_types::ip::IpProto;
 
 use super::Lengths;
 use crate::frame::Frame;
-use crate::packet::{Fragment, Transport};
+use crate::packet::{Fragment, Port, Transport};
 use crate::reason::Reason;
 
 const TCP: u8 = IpProto::Tcp as u8;
@@ -67,7 +67,7 @@ pub(super) fn ports<F: Frame + ?Sized>(
         _ => return Ok(Transport::opaque(protocol)),
     };
     match port {
-        Some(port) => Ok(Transport { protocol, port: Some(port), path_mtu: false }),
+        Some(port) => Ok(Transport { protocol, port: Some(Port::new(port)), path_mtu: false }),
         None => Err(Reason::TransportHeader),
     }
 }

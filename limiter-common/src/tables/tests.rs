@@ -13,7 +13,9 @@ fn limits(services: &[Service]) -> Box<Limits> {
 }
 
 fn found(limits: &Limits, protocol: u8, port: Option<u16>) -> Option<u32> {
-    limits.service(&Transport { protocol, port, path_mtu: false }).map(|policy| policy.id)
+    limits
+        .service(&Transport { protocol, port: port.map(crate::Port::new), path_mtu: false })
+        .map(|policy| policy.id)
 }
 
 /// Each of any number of services is found, and nothing between them.

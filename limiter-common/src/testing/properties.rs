@@ -9,8 +9,8 @@ pub use frames::{
 };
 pub use lists::{inheritance_is_the_union, prefixes_contain_what_they_should};
 pub use rates::{
-    full_set_keeps_live_owners, never_more_bytes_than_burst_and_rate, never_more_than_burst_and_rate,
-    threads_share_one_bucket,
+    a_gate_gives_no_more_and_takes_nothing, full_set_keeps_live_owners, never_more_bytes_than_burst_and_rate,
+    never_more_than_burst_and_rate, threads_share_one_bucket,
 };
 
 mod frames;
@@ -32,6 +32,7 @@ pub const ALL: &[(&str, Property)] = &[
     ("never_more_than_burst_and_rate", never_more_than_burst_and_rate),
     ("never_more_bytes_than_burst_and_rate", never_more_bytes_than_burst_and_rate),
     ("full_set_keeps_live_owners", full_set_keeps_live_owners),
+    ("a_gate_gives_no_more_and_takes_nothing", a_gate_gives_no_more_and_takes_nothing),
     ("threads_share_one_bucket", threads_share_one_bucket),
 ];
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::abi::{Entry, Limits};
 use crate::parse::Lengths;
-use crate::slots::{self, Cell, Charge, Key, Set};
+use crate::slots::{self, Charge, Key, Policy, Rates, Set};
 use crate::{Address, Nanos, Prefix, Tables};
 
 /// What the four list maps hold.
@@ -58,14 +58,60 @@ pub struct MemoryTables {
     pub lengths: Lengths,
     /// [`Limits::NONE`] counts as no limits at all.
     pub limits: Box<Limits>,
-    sets: Vec<Set<AtomicU64>>,
-    cells: Vec<Cell<AtomicU64>>,
+    rates: MemoryRates,
+}
+
+/// Rate state in memory.
+#[derive(Debug)]
+pub struct MemoryRates {
+    pub sets: Vec<Set<AtomicU64>>,
+    pub gates: Vec<AtomicU64>,
+    pub cells: Vec<AtomicU64>,
+}
+
+impl MemoryRates {
+    /// Nobody has sent anything yet. All counts are powers of two.
+    #[must_use]
+    pub fn new(sets: usize, gates: usize, cells: usize) -> Self {
+        let words = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
+        Self { sets: (0..sets).map(|_| Set::default()).collect(), gates: words(gates), cells: words(cells) }
+    }
+
+    /// Charges one packet; `None` if the policy's shares are larger than the tables.
+    pub fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge> {
+        let key = Key::new(source, policy.id, SECRET);
+        slots::charge(policy, |unit, act| slots::step(self, &key, policy, (unit, act), bytes, now))
+    }
+}
+
+impl Rates for MemoryRates {
+    type Word = AtomicU64;
+
+    fn secret(&self) -> [u64; 2] {
+        SECRET
+    }
+
+    fn sets(&self) -> u32 {
+        u32::try_from(self.sets.len()).unwrap_or(u32::MAX)
+    }
+
+    fn set(&self, index: u32) -> Option<&Set<AtomicU64>> {
+        self.sets.get(usize::try_from(index).ok()?)
+    }
+
+    fn gate(&self, index: u32) -> Option<&AtomicU64> {
+        self.gates.get(usize::try_from(index).ok()?)
+    }
+
+    fn cell(&self, index: u32) -> Option<&AtomicU64> {
+        self.cells.get(usize::try_from(index).ok()?)
+    }
 }
 
 /// Any secret will do where nobody attacks.
 const SECRET: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
-const SETS: u32 = 1 << 10;
-const CELLS: u32 = 1 << 8;
+const SETS: usize = 1 << 10;
+const CELLS: usize = 1 << 8;
 
 impl MemoryTables {
     /// Empty rate state behind these lists and limits.
@@ -75,8 +121,7 @@ impl MemoryTables {
             installed: Installed::from_lists(lists),
             lengths: Lengths { super_frames },
             limits: Box::new(limits),
-            sets: (0..SETS).map(|_| Set::default()).collect(),
-            cells: (0..CELLS).map(|_| Cell::default()).collect(),
+            rates: MemoryRates::new(SETS, CELLS, CELLS),
         }
     }
 }
@@ -96,9 +141,6 @@ impl Tables for MemoryTables {
 
     fn charge(&self, source: &Address, policy: usize, bytes: u32, now: Nanos) -> Option<Charge> {
         let policy = self.limits.policies.get(policy)?;
-        let key = Key::new(source, policy.id, SECRET);
-        let set = self.sets.get(usize::try_from(key.set(SETS)).ok()?)?;
-        let cell = self.cells.get(usize::try_from(key.cell(policy, self.limits.cells)).ok()?)?;
-        Some(slots::charge(set, cell, &key, policy, bytes, now))
+        self.rates.charge(source, policy, bytes, now)
     }
 }

@@ -1,10 +1,10 @@
 //! `[[rule]]`: what is written becomes the [`Limits`] of each interface.
 
 use limiter_common::abi::{
-    CELLS, Limits, MAX_SERVICES, POLICY_ALL, POLICY_PATH_MTU, POLICY_SERVICES, Service,
+    CELLS, GATE, Limits, MAX_SERVICES, POLICY_ALL, POLICY_PATH_MTU, POLICY_SERVICES, Service,
 };
 use limiter_common::gcra::Quota;
-use limiter_common::slots::Policy;
+use limiter_common::slots::{Policy, Share};
 
 use super::reader::{Table, Value, nearest};
 use super::units::{bit_rate, count, rate, size};
@@ -308,23 +308,43 @@ pub(super) fn compile(written: &[WrittenRule<'_>], interfaces: &mut [Interface])
         };
         interface.rules = rules.iter().map(identified).collect();
     }
-    share_cells(interfaces);
+    share_tables(interfaces);
 }
 
-/// Gives every policy that limits anything cells of its own.
-fn share_cells(interfaces: &mut [Interface]) {
-    let limits = |policy: &Policy| !(policy.packets.is_unlimited() && policy.bits.is_unlimited());
-    let policies = interfaces.iter().flat_map(|interface| &interface.limits.policies).filter(|p| limits(p));
-    let count = u32::try_from(policies.count()).unwrap_or(u32::MAX).max(1);
-    // The largest power of two that all of them find room for.
-    let each = (CELLS.entries / count.next_power_of_two()).max(1);
-    let mut next = 0;
-    for interface in interfaces {
-        interface.limits.cells = each;
-        for policy in interface.limits.policies.iter_mut().filter(|policy| limits(policy)) {
-            policy.cells_at = next;
-            next += each;
+/// Gives every quota cells of its own, and gates if it has any.
+fn share_tables(interfaces: &mut [Interface]) {
+    let count = |uses: fn(&Quota) -> bool| {
+        let policies = interfaces.iter().flat_map(|interface| &interface.limits.policies);
+        policies.flat_map(|policy| [&policy.packets, &policy.bits]).filter(|quota| uses(quota)).count()
+    };
+    let mut cells = Shares::new(CELLS.entries, count(|quota| !quota.is_unlimited()));
+    let mut gates = Shares::new(GATE.entries, count(Quota::has_gate));
+    for policy in interfaces.iter_mut().flat_map(|interface| &mut interface.limits.policies) {
+        policy.packet_cells = cells.next(!policy.packets.is_unlimited());
+        policy.bit_cells = cells.next(!policy.bits.is_unlimited());
+        policy.packet_gates = gates.next(policy.packets.has_gate());
+        policy.bit_gates = gates.next(policy.bits.has_gate());
+    }
+}
+
+/// Deals out equal shares of a table, each of the largest power of two that all of them find room for.
+struct Shares {
+    next: Share,
+}
+
+impl Shares {
+    fn new(entries: u32, count: usize) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).clamp(1, entries);
+        Self { next: Share { at: 0, count: entries / count.next_power_of_two() } }
+    }
+
+    fn next(&mut self, wanted: bool) -> Share {
+        if !wanted {
+            return Share::NONE;
         }
+        let share = self.next;
+        self.next.at += share.count;
+        share
     }
 }
 
@@ -362,7 +382,9 @@ fn limits_of(interface: &str, general: Option<&WrittenRule<'_>>, services: &[&Wr
         (Quota::packets(PATH_MTU_RATE, PATH_MTU_BURST), Quota::bits(bits, bytes))
     {
         let figures = [PATH_MTU_RATE, PATH_MTU_BURST, bits, bytes];
-        let budget = Policy { packets, bits: bits_quota, ..Policy::UNLIMITED };
+        // Without gates, which are for the many packets of the rules.
+        let budget =
+            Policy { packets: packets.without_gate(), bits: bits_quota.without_gate(), ..Policy::UNLIMITED };
         // No rule can have this name.
         limits.policies[POLICY_PATH_MTU] = policy(budget, "path mtu", None, figures);
     }
@@ -378,7 +400,7 @@ fn limits_of(interface: &str, general: Option<&WrittenRule<'_>>, services: &[&Wr
     limits
 }
 
-/// A [`Policy::id`]: 31 bits that stay the same exactly as long as the rule and its figures do, and that are not in
+/// A [`Policy::id`]: 30 bits that stay the same exactly as long as the rule and its figures do, and that are not in
 /// `taken`, to which they are added.
 fn fingerprint(
     interface: &str,
@@ -405,9 +427,9 @@ fn fingerprint(
     for figure in figures {
         feed(&figure.to_be_bytes());
     }
-    let mut id = u32::try_from((hash ^ hash >> 31) & 0x7fff_ffff).unwrap_or(0);
+    let mut id = u32::try_from((hash ^ hash >> 30) & 0x3fff_ffff).unwrap_or(0);
     while id == 0 || taken.contains(&id) {
-        id = (id + 1) & 0x7fff_ffff;
+        id = (id + 1) & 0x3fff_ffff;
     }
     taken.push(id);
     id

@@ -1,8 +1,9 @@
 use std::path::Path;
 
-use limiter_common::Transport;
-use limiter_common::abi::{Limits, POLICY_ALL, POLICY_PATH_MTU};
+use limiter_common::abi::{CELLS, GATE, POLICY_ALL, POLICY_PATH_MTU};
 use limiter_common::gcra::Quota;
+use limiter_common::slots::Share;
+use limiter_common::{Port, Transport};
 
 use super::*;
 
@@ -90,12 +91,13 @@ directory = "/sys/fs/bpf/limiter"
     let all = &interface.limits.policies[POLICY_ALL];
     assert_eq!(Some(all.packets), Quota::packets(10_000, 20_000));
     assert_eq!(Some(all.bits), Quota::bits(200_000_000, 25_000_000));
-    assert_eq!(interface.limits.policies[POLICY_PATH_MTU].packets, Quota::packets(200, 400).unwrap());
-    let dns = Transport { protocol: 17, port: Some(53), path_mtu: false };
+    let path_mtu = Quota::packets(200, 400).unwrap().without_gate();
+    assert_eq!(interface.limits.policies[POLICY_PATH_MTU].packets, path_mtu);
+    let dns = Transport { protocol: 17, port: Some(Port::new(53)), path_mtu: false };
     let service = interface.limits.service(&dns).unwrap();
     assert_eq!(Some(service.packets), Quota::packets(200, 400));
     assert!(service.bits.is_unlimited());
-    assert_eq!(interface.limits.service(&Transport { port: Some(54), ..dns }), None);
+    assert_eq!(interface.limits.service(&Transport { port: Some(Port::new(54)), ..dns }), None);
 }
 
 #[test]
@@ -112,8 +114,8 @@ listen = false
 "#;
     let config = config(text);
     assert_eq!(config.metrics, None);
-    let rate = |interface: usize, protocol, port| {
-        let transport = Transport { protocol, port, path_mtu: false };
+    let rate = |interface: usize, protocol, port: Option<u16>| {
+        let transport = Transport { protocol, port: port.map(Port::new), path_mtu: false };
         config.interfaces[interface].limits.service(&transport).map(|policy| policy.packets)
     };
     for interface in [0, 1] {
@@ -303,16 +305,18 @@ fn policies_have_cells_of_their_own() {
         limit = [ { per = "source", rate = "10k/s" } ]
     "#;
     let config = config(text);
-    let mut taken = Vec::new();
+    let (mut taken, mut gates) = (Vec::new(), Vec::new());
     for interface in &config.interfaces {
-        let Limits { policies, cells, .. } = &interface.limits;
-        for policy in policies.iter().filter(|policy| !policy.packets.is_unlimited()) {
-            taken.push(policy.cells_at..policy.cells_at + cells);
+        for policy in &interface.limits.policies {
+            taken.extend([policy.packet_cells, policy.bit_cells].into_iter().filter(|share| share.count > 0));
+            gates.extend([policy.packet_gates, policy.bit_gates].into_iter().filter(|share| share.count > 0));
         }
     }
-    // All packets and path MTU on both, and DNS on one.
-    assert_eq!(taken.len(), 5);
-    taken.sort_by_key(|cells| cells.start);
-    assert!(taken.windows(2).all(|pair| pair[0].end <= pair[1].start), "{taken:?}");
-    assert!(taken.iter().all(|cells| cells.end <= limiter_common::abi::CELLS.entries), "{taken:?}");
+    // All packets, and path MTU by both, on both; DNS on one.
+    assert_eq!(taken.len(), 7);
+    // Of these, only DNS has a burst that is large enough.
+    assert_eq!(gates, [Share { at: 0, count: GATE.entries }]);
+    taken.sort_by_key(|cells| cells.at);
+    assert!(taken.windows(2).all(|pair| pair[0].at + pair[0].count <= pair[1].at), "{taken:?}");
+    assert!(taken.iter().all(|cells| cells.at + cells.count <= CELLS.entries), "{taken:?}");
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use limiter_common::abi::{Entry, Limits};
 use limiter_common::parse::Lengths;
 use limiter_common::slots::Charge;
-use limiter_common::{Address, Nanos, Packet, Reason, Tables, Transport, decide};
+use limiter_common::{Address, Nanos, Packet, Port, Reason, Tables, Transport, decide};
 
 use super::{Error, Lookup, Question};
 use crate::config::{Config, Interface};
@@ -33,7 +33,7 @@ pub(super) fn explain(
     }
     let transport = Transport {
         protocol: question.protocol.unwrap_or(NO_PROTOCOL),
-        port: question.port,
+        port: question.port.map(Port::new),
         path_mtu: false,
     };
     let judged = |limits: Option<&Limits>| judge(address, transport, lookup.entry, limits, lookup.now.boot);

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use limiter_common::testing::properties::{
-    full_set_keeps_live_owners, inheritance_is_the_union, never_more_bytes_than_burst_and_rate,
+    a_gate_gives_no_more_and_takes_nothing, full_set_keeps_live_owners, inheritance_is_the_union, never_more_bytes_than_burst_and_rate,
     never_more_than_burst_and_rate, prefixes_contain_what_they_should,
 };
 
@@ -13,4 +13,5 @@ fuzz_target!(|bytes: &[u8]| {
     never_more_than_burst_and_rate(bytes);
     never_more_bytes_than_burst_and_rate(bytes);
     full_set_keeps_live_owners(bytes);
+    a_gate_gives_no_more_and_takes_nothing(bytes);
 });

@@ -66,7 +66,7 @@ fn report() -> Result<()> {
 
 /// What an interface may be configured to, from the cheapest to everything at once.
 fn configurations() -> [(&'static str, Settings, Box<Limits>); 3] {
-    let base = Settings { sets: abi::SLOTS.entries, ..Settings::default() };
+    let base = Settings { sets: abi::SLOTS.entries, tick: 4_000_000, ..Settings::default() };
     let limited = Settings { limited: 1, ..base };
     [
         ("lists only", base, Box::new(Limits::NONE)),
@@ -81,7 +81,7 @@ fn limits(services: usize) -> Limits {
     let quotas = (Quota::packets(1000, 1000), Quota::bits(1_000_000, 1_000_000));
     let (packets, bits) = (quotas.0.unwrap_or(Quota::UNLIMITED), quotas.1.unwrap_or(Quota::UNLIMITED));
     for (id, policy) in (1..).zip(&mut limits.policies[..POLICY_SERVICES + services]) {
-        *policy = Policy { packets, bits, id, cells_at: 0 };
+        *policy = Policy { packets, bits, id, ..Policy::UNLIMITED };
     }
     for (port, service) in (1..).zip(&mut limits.services[..services]) {
         *service = Service::new(UDP, Some(port));

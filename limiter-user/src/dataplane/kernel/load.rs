@@ -11,6 +11,7 @@ use super::AttachMode;
 use super::maps::{Maps, entries};
 use super::object::OBJECT;
 use crate::config::{self, Capacity};
+use crate::host;
 
 /// A global as bytes.
 #[derive(Clone, Copy)]
@@ -47,6 +48,7 @@ pub(super) fn settings(
     Settings {
         secret,
         fixed_now: 0,
+        tick: host::tick(),
         sets: maps.capacity(&abi::SLOTS),
         slot,
         limited: u32::from(interface.limited),

@@ -32,7 +32,6 @@ pub(super) fn entries(spec: &MapSpec, capacity: &Capacity) -> u32 {
         name if name == abi::PREFIXES_V4.name => capacity.prefixes_v4,
         name if name == abi::PREFIXES_V6.name => capacity.prefixes_v6,
         name if name == abi::SLOTS.name => sets,
-        name if name == abi::CELLS.name => (sets / 2).max(1),
         _ => spec.entries,
     }
 }

@@ -163,7 +163,7 @@ impl TestPrograms {
     ///
     /// If the kernel refuses.
     pub fn reset_rates(&self) -> anyhow::Result<()> {
-        for spec in [&abi::SLOTS, &abi::CELLS] {
+        for spec in [&abi::SLOTS, &abi::CELLS, &abi::GATE] {
             let zeros = vec![0; spec.value_size as usize];
             for index in 0..self.maps.capacity(spec) {
                 bpf::update(self.maps.fd(spec), &index.to_ne_bytes(), &zeros)?;
