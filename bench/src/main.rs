@@ -4,6 +4,8 @@
 
 mod apply;
 mod bpf;
+mod chart;
+mod expected;
 mod flood;
 mod machine;
 mod options;
@@ -57,6 +59,17 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     if let Some(file) = &options.json {
         report.write_json(file)?;
     }
-    report.print_regressions();
-    Ok(report.regressions.is_empty())
+    if let Some(file) = &options.chart {
+        chart::draw(file, &report.panels)?;
+    }
+    if options.keep {
+        expected::keep(&report.targets)?;
+    } else if options.quick {
+        let regressions = expected::regressions(&report.targets)?;
+        for regression in &regressions {
+            println!("regression: {regression}");
+        }
+        return Ok(regressions.is_empty());
+    }
+    Ok(true)
 }

@@ -17,10 +17,13 @@ pub(crate) struct Options {
     /// mixed, innocents
     #[arg(long, value_name = "SECTION")]
     pub(crate) only: Option<String>,
+    /// Keep the ratios that were measured as those that are expected, in bench/expected.json
+    #[arg(long, requires = "quick")]
+    pub(crate) keep: bool,
     /// Write all figures to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Draw the main figures into this file, .svg or .png
+    /// Draw the main figures into this file, an SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) chart: Option<PathBuf>,
     /// Rounds of every comparison [default: 24, or fewer with --quick]

@@ -5,15 +5,17 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
+use crate::chart::Panel;
+
 /// Everything that the parts found out.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     /// Ratios that have a target.
-    targets: Vec<Target>,
+    pub(crate) targets: Vec<Target>,
     /// What a part adds to the JSON, under its name.
     parts: Map<String, Value>,
-    /// Ratios that are clearly worse than expected, as sentences.
-    pub(crate) regressions: Vec<String>,
+    /// Diagrams for the chart.
+    pub(crate) panels: Vec<Panel>,
 }
 
 /// A measured ratio with a target.
@@ -24,7 +26,12 @@ pub(crate) struct Target {
     pub(crate) what: String,
     pub(crate) measured: Spread,
     pub(crate) bound: Bound,
+    /// How many times as bad as expected it may be, see [`crate::expected`].
+    pub(crate) slack: f64,
 }
+
+/// The slack of what is sampled: CI runs on other machines, and beside others.
+pub(crate) const SAMPLED: f64 = 1.5;
 
 /// A median, and the 95 % interval of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -100,7 +107,9 @@ impl Report {
         }
         let width = self.targets.iter().map(|target| target.what.chars().count()).max().unwrap_or(0);
         println!("\n{:<4} {:<width$} {:>9} {:>19} {:>9}", "", "ratio", "measured", "95 %", "target");
-        for Target { id, what, measured, bound } in &self.targets {
+        let mut targets: Vec<&Target> = self.targets.iter().collect();
+        targets.sort_by_key(|target| target.id.trim_start_matches('R').parse::<u32>().ok());
+        for Target { id, what, measured, bound, .. } in targets {
             println!(
                 "{id:<4} {what:<width$} {:>9} {:>19} {:>9}  {}",
                 figure(measured.median),
@@ -108,13 +117,6 @@ impl Report {
                 bound.to_string(),
                 if bound.holds(measured.median) { "holds" } else { "does not hold" }
             );
-        }
-    }
-
-    /// Prints what regressed.
-    pub(crate) fn print_regressions(&self) {
-        for regression in &self.regressions {
-            println!("regression: {regression}");
         }
     }
 
@@ -133,7 +135,7 @@ impl Report {
                 })
             })
             .collect();
-        let value = json!({ "targets": targets, "parts": self.parts, "regressions": self.regressions });
+        let value = json!({ "targets": targets, "parts": self.parts });
         let text = format!("{value:#}\n");
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }

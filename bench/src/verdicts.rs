@@ -4,6 +4,7 @@
 //! empty program is taken off. What is compared is measured in the same rounds, in an order that rotates.
 
 mod comparison;
+mod diagrams;
 mod floors;
 mod frame;
 mod innocents;
@@ -20,14 +21,15 @@ use std::rc::Rc;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use self::comparison::{Comparison, Effort, Figures};
+use self::comparison::{Comparison, Effort, Figures, Scenario};
 use self::frame::Family;
 use self::lane::{Expected, Traffic};
+use self::lists::List;
 use self::subject::Subject;
 use crate::machine;
 use crate::model::{Model, Parameters};
 use crate::options::Options;
-use crate::report::{Bound, Report, Spread, Target};
+use crate::report::{Bound, Report, SAMPLED, Spread, Target};
 use crate::sources::{listed_v4, listed_v6, resident_v4, resident_v6};
 
 /// Rounds, unless asked otherwise.
@@ -61,7 +63,9 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> 
             measure(&mut bench).context(name)?;
         }
     }
+    let panels = diagrams::panels(&bench.figures);
     let comparisons: Vec<Value> = bench.figures.iter().map(Figures::json).collect();
+    report.panels.extend(panels);
     report.part(
         "verdicts",
         json!({
@@ -100,14 +104,28 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Measures each subject under its traffic, and prints. The last figures are those of this comparison.
-    fn compare(&mut self, title: String, lanes: &[Row<'_>]) -> anyhow::Result<&Figures> {
-        self.compare_for(title, lanes, self.effort)
+    /// Measures each subject under its traffic, and prints.
+    fn compare(
+        &mut self,
+        traffic: impl Into<String>,
+        list: Option<&List>,
+        rows: &[Row<'_>],
+    ) -> anyhow::Result<&Figures> {
+        self.compare_for(traffic, list, rows, self.effort)
     }
 
-    fn compare_for(&mut self, title: String, lanes: &[Row<'_>], effort: Effort) -> anyhow::Result<&Figures> {
-        let mut comparison = Comparison::new(title.clone());
-        for (subject, traffic, expected) in lanes {
+    fn compare_for(
+        &mut self,
+        traffic: impl Into<String>,
+        list: Option<&List>,
+        rows: &[Row<'_>],
+        effort: Effort,
+    ) -> anyhow::Result<&Figures> {
+        let list = list.map(|list| (list.to_string(), list.len()));
+        let scenario = Scenario { traffic: traffic.into(), list };
+        let title = scenario.to_string();
+        let mut comparison = Comparison::new(scenario);
+        for (subject, traffic, expected) in rows {
             comparison.lane(&self.empty, subject, *traffic, *expected).with_context(|| title.clone())?;
         }
         let figures = comparison.run(effort).with_context(|| title)?;
@@ -116,10 +134,15 @@ impl<'a> Bench<'a> {
         self.figures.last().context("it was just added")
     }
 
+    /// Adds a figure that was counted.
+    fn counted(&mut self, id: &'static str, what: String, figure: f64, bound: Bound, slack: f64) {
+        self.report.target(Target { id, what, measured: Spread::exact(figure), bound, slack });
+    }
+
     /// Adds a ratio with a target, if it was measured.
     fn target(&mut self, id: &'static str, what: impl Into<String>, measured: Option<Spread>, bound: Bound) {
         if let Some(measured) = measured {
-            self.report.target(Target { id, what: what.into(), measured, bound });
+            self.report.target(Target { id, what: what.into(), measured, bound, slack: SAMPLED });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Several lanes in the same rounds, so that what disturbs the machine disturbs them all.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
@@ -30,9 +31,27 @@ const LEAST_PACKETS: f64 = 1000.0;
 /// What is compared: one scenario.
 #[derive(Debug)]
 pub(super) struct Comparison {
-    title: String,
+    scenario: Scenario,
     empty: BTreeMap<Key, Lane>,
     lanes: Vec<(Key, Lane)>,
+}
+
+/// What is done to the subjects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scenario {
+    /// The traffic, in words.
+    pub(super) traffic: String,
+    /// The list, in words, and how many entries it has.
+    pub(super) list: Option<(String, u32)>,
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.list {
+            Some((list, _)) => write!(f, "{}; {list} blocked", self.traffic),
+            None => f.write_str(&self.traffic),
+        }
+    }
 }
 
 /// Lanes with the same traffic are compared with the same empty program.
@@ -41,7 +60,7 @@ type Key = (u8, u8, u32);
 /// The figures of one scenario.
 #[derive(Debug)]
 pub(super) struct Figures {
-    pub(super) title: String,
+    pub(super) scenario: Scenario,
     /// By lane: nanoseconds a packet net of the empty program, one for each round.
     net: Vec<(String, Vec<f64>)>,
     verdicts: Vec<Option<Verdicts>>,
@@ -52,8 +71,8 @@ pub(super) struct Figures {
 }
 
 impl Comparison {
-    pub(super) fn new(title: impl Into<String>) -> Self {
-        Self { title: title.into(), empty: BTreeMap::new(), lanes: Vec::new() }
+    pub(super) fn new(scenario: Scenario) -> Self {
+        Self { scenario, empty: BTreeMap::new(), lanes: Vec::new() }
     }
 
     /// Adds a subject under some traffic.
@@ -115,7 +134,7 @@ impl Comparison {
         let verdicts = self.lanes.iter().map(|(_, lane)| lane.check()).collect::<anyhow::Result<_>>()?;
         let names = self.lanes.iter().map(|(_, lane)| lane.name().to_owned());
         Ok(Figures {
-            title: self.title,
+            scenario: self.scenario,
             net: names.zip(net).collect(),
             verdicts,
             empty: median(&empties),
@@ -151,6 +170,11 @@ impl Figures {
         Some(spread(&ratios.collect::<Vec<_>>()))
     }
 
+    /// The median of a lane, in nanoseconds a packet net of the empty program.
+    pub(super) fn median(&self, lane: &str) -> Option<f64> {
+        Some(median(self.samples(lane)?))
+    }
+
     fn samples(&self, lane: &str) -> Option<&[f64]> {
         let (_, samples) = self.net.iter().find(|(name, samples)| name == lane && !samples.is_empty())?;
         Some(samples)
@@ -163,7 +187,7 @@ impl Figures {
             0 => String::new(),
             rounds => format!(", {rounds} dropped"),
         };
-        println!("{} (empty {:.1} ns, {rounds} rounds{dropped})", self.title, self.empty);
+        println!("{} (empty {:.1} ns, {rounds} rounds{dropped})", self.scenario, self.empty);
         for ((name, samples), verdicts) in self.net.iter().zip(&self.verdicts) {
             if samples.is_empty() {
                 println!("    {name:<24} not measured: the machine was never quiet enough");
@@ -196,7 +220,9 @@ impl Figures {
             })
             .collect();
         json!({
-            "scenario": self.title,
+            "traffic": self.scenario.traffic,
+            "list": self.scenario.list.as_ref().map(|(list, _)| list),
+            "entries": self.scenario.list.as_ref().map(|(_, entries)| entries),
             "empty_ns": self.empty,
             "dropped_rounds": self.dropped_rounds,
             "lanes": lanes,

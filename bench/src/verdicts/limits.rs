@@ -60,7 +60,7 @@ fn spoofed(bench: &mut Bench<'_>, family: Family, limit: Limit) -> anyhow::Resul
     let effort = Effort { warm_up, prime: SOURCES * 3 / 2, ..bench.effort };
     let Limit { rate, burst } = limit;
     let title = format!("{}, any source; {rate}/s burst {burst} for each", family.label());
-    let figures = bench.compare_for(title, &rows, effort)?;
+    let figures = bench.compare_for(title, None, &rows, effort)?;
     let (ours, theirs) = (figures.ratio("limiter", "limiter, one source"), figures.ratio("lru", "limiter"));
     match (family, limit) {
         (Family::V4, FAST) => {
@@ -84,7 +84,7 @@ pub(super) fn mixed(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     let traffic = Traffic::new(Family::V4, Model::Mixed, LISTED);
     let expected = Expected::Dropped { share: 0.795, within: 0.02 };
     let rows = [(&limiter, traffic, expected), (&reference, traffic, expected)];
-    let title = format!("70 % blocked, 20 % clean, 10 % over the limit; {list} blocked, 1000/s for each");
-    bench.compare(title, &rows)?;
+    let traffic = "70 % blocked, 20 % clean, 10 % over the limit of 1k/s";
+    bench.compare(traffic, Some(&list), &rows)?;
     Ok(())
 }

@@ -87,7 +87,7 @@ pub(super) fn addresses_v4(bench: &mut Bench<'_>) -> anyhow::Result<()> {
         if let (None, Some(trie)) = (&over.lpm, &largest_trie) {
             rows.push((trie, any, Expected::Dropped { share: 0.0, within: CHANCE }));
         }
-        let figures = bench.compare(format!("clean, any source; {list} blocked"), &rows)?;
+        let figures = bench.compare("clean, any source", Some(list), &rows)?;
         let (lpm, hash) = (figures.ratio("limiter", "lpm"), figures.ratio("limiter", "hash"));
         let growth = figures.ratio("limiter", "limiter, 1k entries");
         let trie = figures.ratio("limiter", "lpm, 1M entries");
@@ -109,23 +109,23 @@ pub(super) fn addresses_v4(bench: &mut Bench<'_>) -> anyhow::Result<()> {
 
         if !bench.quick {
             let rows = over.rows(Traffic::one(V4), NONE);
-            bench.compare(format!("clean, one source; {list} blocked"), &rows)?;
+            bench.compare("clean, one source", Some(list), &rows)?;
             let rows = over.rows(Traffic::new(V4, Model::Residents, 1), share);
-            bench.compare(format!("clean, 64k sources; {list} blocked"), &rows)?;
+            bench.compare("clean, 64k sources", Some(list), &rows)?;
         }
         if count > 0 {
             let rows = over.rows(Traffic::one_listed(V4), ALL);
-            let figures = bench.compare(format!("blocked, one source; {list} blocked"), &rows)?;
+            let figures = bench.compare("blocked, one source", Some(list), &rows)?;
             let ratio = figures.ratio("limiter", "hash");
             if count == M {
                 bench.target("R1", "blocked, one source: limiter / hash", ratio, Bound::AtMost(1.0));
             }
             if count > MORE_THAN_SOME && !bench.quick {
                 let rows = over.rows(Traffic::new(V4, Model::SomeListed, count), ALL);
-                bench.compare(format!("blocked, 64k listed sources; {list} blocked"), &rows)?;
+                bench.compare("blocked, 64k listed sources", Some(list), &rows)?;
             }
             let rows = over.rows(Traffic::new(V4, Model::Listed, count), ALL);
-            let figures = bench.compare(format!("blocked, any listed source; {list} blocked"), &rows)?;
+            let figures = bench.compare("blocked, any listed source", Some(list), &rows)?;
             let ratio = figures.ratio("limiter", "hash");
             if count == M {
                 let what = "blocked, any of 1M listed sources: limiter / hash";
@@ -151,9 +151,9 @@ pub(super) fn deadlines(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     let over = Over::load(list)?;
     let list = &over.list;
     let rows = over.rows(Traffic::one_listed(Family::V4), ALL);
-    bench.compare(format!("blocked with a deadline, one source; {list} blocked"), &rows)?;
+    bench.compare("blocked with a deadline, one source", Some(list), &rows)?;
     let rows = over.rows(Traffic::new(Family::V4, Model::Listed, M), ALL);
-    bench.compare(format!("blocked with a deadline, any listed source; {list} blocked"), &rows)?;
+    bench.compare("blocked with a deadline, any listed source", Some(list), &rows)?;
     Ok(())
 }
 
@@ -180,12 +180,11 @@ pub(super) fn prefixes_v4(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     let lpm = Rc::new(Subject::lpm(&list)?);
     let any = Traffic::new(Family::V4, Model::Any, 1);
     let expected = Expected::Dropped { share, within: 0.01 };
-    let title = format!("any source, {:.0} % of them listed; {list} blocked", share * 100.0);
-    bench.compare(title, &[(&limiter, any, expected), (&lpm, any, expected)])?;
+    let traffic = format!("any source, {:.0} % of them listed", share * 100.0);
+    bench.compare(traffic, Some(&list), &[(&limiter, any, expected), (&lpm, any, expected)])?;
     let clean = list.unlisted_v4().context("everything is listed")?;
     let clean = Traffic::from_one(Family::V4, clean.into());
-    let title = format!("clean, one source; {list} blocked");
-    bench.compare(title, &[(&limiter, clean, NONE), (&lpm, clean, NONE)])?;
+    bench.compare("clean, one source", Some(&list), &[(&limiter, clean, NONE), (&lpm, clean, NONE)])?;
     Ok(())
 }
 
@@ -202,7 +201,7 @@ pub(super) fn sources_v6(bench: &mut Bench<'_>) -> anyhow::Result<()> {
         if count > K {
             rows.push((&small, any, NONE));
         }
-        let figures = bench.compare(format!("clean, any source; {list} blocked"), &rows)?;
+        let figures = bench.compare("clean, any source", Some(list), &rows)?;
         let (lpm, growth) =
             (figures.ratio("limiter", "lpm"), figures.ratio("limiter", "limiter, 1k entries"));
         if count == M {
@@ -218,11 +217,11 @@ pub(super) fn sources_v6(bench: &mut Bench<'_>) -> anyhow::Result<()> {
             continue;
         }
         let rows = over.rows(Traffic::one(V6), NONE);
-        bench.compare(format!("clean, one source; {list} blocked"), &rows)?;
+        bench.compare("clean, one source", Some(list), &rows)?;
         let rows = over.rows(Traffic::one_listed(V6), ALL);
-        bench.compare(format!("blocked, one source; {list} blocked"), &rows)?;
+        bench.compare("blocked, one source", Some(list), &rows)?;
         let rows = over.rows(Traffic::new(V6, Model::Listed, count), ALL);
-        bench.compare(format!("blocked, any listed source; {list} blocked"), &rows)?;
+        bench.compare("blocked, any listed source", Some(list), &rows)?;
     }
     Ok(())
 }
