@@ -73,8 +73,8 @@ impl Bound {
 impl std::fmt::Display for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::AtMost(bound) => write!(f, "≤ {}", figure(*bound)),
-            Self::AtLeast(bound) => write!(f, "≥ {}", figure(*bound)),
+            Self::AtMost(bound) => write!(f, "≤ {}", short(*bound)),
+            Self::AtLeast(bound) => write!(f, "≥ {}", short(*bound)),
         }
     }
 }
@@ -139,6 +139,12 @@ impl Report {
         let text = format!("{value:#}\n");
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
+}
+
+/// A given figure, as it was given.
+fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A ratio with as many digits as mean something.
