@@ -1,14 +1,19 @@
 //! A million addresses, with the clock running.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use limiter_tests::lab::HOST;
 use limiter_tests::traffic::{Flood, same};
-use limiter_tests::{Config, Daemon, Dice, frames, in_lab};
+use limiter_tests::{Config, Daemon, Dice, frames, in_lab, wait};
 
 const ADDRESSES: u32 = 1_000_000;
+/// How long an import may take on a machine that does a lot besides.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What the daemon may need of memory for each of them.
+const BYTES: u64 = 64;
 /// Takes 1 to 4 million addresses around, so that neighbours are not all listed.
 const STEP: u32 = 3;
 
@@ -45,21 +50,41 @@ fn block_test(daemon: &Daemon) -> Result<Duration> {
     Ok(times[times.len() / 2])
 }
 
+/// Imports `file`; how long it took until everything was in force, and until that was acknowledged, which is when it is
+/// durable.
+fn import(daemon: &Daemon, file: &Path) -> Result<(Duration, Duration)> {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let import = scope.spawn(|| -> Result<Duration> {
+            let done = daemon.cli.json(&format!("block import {}", file.display()))?;
+            let took = start.elapsed();
+            ensure!(done["added"] == ADDRESSES, "{done}");
+            Ok(took)
+        });
+        let enforced = wait::until_true("everything is in force", PATIENCE, || {
+            Ok(daemon.cli.json("status").is_ok_and(|status| status["blocks"] == ADDRESSES))
+        });
+        let answered = import.join().map_err(|_| anyhow!("the import panicked"))??;
+        Ok((enforced?, answered))
+    })
+}
+
 #[test]
 fn a_million_addresses() {
     in_lab("million", |lab| {
         let mut daemon = Daemon::start(lab, &Config::default())?;
         let empty = daemon.memory()?;
         let file = lab.scratch.write("million.txt", list())?;
-        let start = Instant::now();
-        let done = daemon.cli.json(&format!("block import {}", file.display()))?;
-        let import = start.elapsed();
-        ensure!(done["added"] == ADDRESSES, "{done}");
+        let (enforced, import) = import(&daemon, &file)?;
         let test = block_test(&daemon)?;
         let full = daemon.memory()?;
+        let bytes = full.saturating_sub(empty) / u64::from(ADDRESSES);
         let mut report = String::new();
-        writeln!(report, "import: {import:.2?}; block test: {test:.1?}")?;
-        writeln!(report, "memory: {} MiB empty, {} MiB full", empty >> 20, full >> 20)?;
+        writeln!(
+            report,
+            "import: {enforced:.2?} until enforced, {import:.2?} until durable; block test: {test:.1?}"
+        )?;
+        writeln!(report, "memory: {} MiB empty, {} MiB full: {bytes} bytes each", empty >> 20, full >> 20)?;
 
         let listed = address(ADDRESSES / 2);
         let next = format!("{}.{}", listed.rsplit_once('.').context("an address")?.0, {
@@ -68,7 +93,7 @@ fn a_million_addresses() {
         });
         lab.witness.block(&[&listed])?;
         lab.witness.watch("next", &format!("ip saddr {next}"))?;
-        let enforced = |what: &str| -> Result<()> {
+        let check = |what: &str| -> Result<()> {
             let (blocked, passed) = (lab.witness.blocked()?, lab.witness.count("next")?);
             let generators =
                 vec![same(frames::udp(listed.parse()?, 60)), same(frames::udp(next.parse()?, 60))];
@@ -77,17 +102,17 @@ fn a_million_addresses() {
             ensure!(lab.witness.count("next")? > passed + sent.frames / 4, "{what}: {next} was dropped");
             Ok(())
         };
-        enforced("after the import")?;
+        check("after the import")?;
 
         daemon.kill()?;
         let kept = daemon.restart()?;
-        enforced("after kill -9")?;
+        check("after kill -9")?;
         ensure!(block_test(&daemon)? < Duration::from_millis(100));
 
         daemon.kill()?;
         daemon.remove_pins()?;
         let rebuilt = daemon.restart()?;
-        enforced("after the pins were removed")?;
+        check("after the pins were removed")?;
         ensure!(daemon.cli.json("status")?["blocks"] == ADDRESSES);
 
         let start = Instant::now();
@@ -106,7 +131,10 @@ fn a_million_addresses() {
             "one more block: {add:.1?}, its removal: {remove:.1?}; the same import: {unchanged:.2?}"
         )?;
         print!("a million addresses on {}:\n{report}", HOST.interface);
-        ensure!(import < Duration::from_secs(10), "the import took {import:?}");
+        // Each a few times what it takes, since a machine may be busy.
+        ensure!(enforced < Duration::from_millis(2_500), "the import was in force after {enforced:?}");
+        ensure!(import < Duration::from_secs(5), "the import took {import:?}");
+        ensure!(bytes <= BYTES, "the daemon needs {bytes} bytes for each address");
         ensure!(test < Duration::from_millis(50), "block test took {test:?}");
         ensure!(kept < Duration::from_secs(5), "the restart took {kept:?}");
         ensure!(rebuilt < Duration::from_secs(5), "the restart without pins took {rebuilt:?}");

@@ -122,8 +122,9 @@ impl Worker {
         let opened = Store::open(&config.state_directory, boot_id, begun);
         let stored = opened.records.len();
         // Nothing else is stored.
-        let records = opened.records.iter().filter(|record| record.owner == Owner::Operator);
-        list.fill(records.map(|Record { prefix, action, terms, .. }| Claim {
+        let records = opened.records;
+        let operators = records.iter().filter(|record| record.owner == Owner::Operator);
+        list.fill(operators.map(|Record { prefix, action, terms, .. }| Claim {
             key: Key { prefix, action, owner: operator },
             terms,
         }));
