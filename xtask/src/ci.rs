@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{dist, ebpf, fuzz, setup, shell, test, workspace};
+use crate::{bench, dist, ebpf, fuzz, setup, shell, test, workspace};
 
 /// How long each fuzz target runs in CI: long enough to replay the seeds and to find what is shallow.
 const FUZZ_SECONDS: u32 = 20;
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 /// Runs the steps; the first that fails ends it.
 pub(crate) fn ci(arguments: &Arguments) -> Result<()> {
-    let steps: [(&str, Step); 8] = [
+    let steps: [(&str, Step); 9] = [
         ("formatting", formatting),
         ("clippy, host", clippy_host),
         ("clippy, eBPF for the host", clippy_stub),
@@ -28,6 +28,7 @@ pub(crate) fn ci(arguments: &Arguments) -> Result<()> {
         ("documentation", documentation),
         ("fuzzing", || fuzz::all(FUZZ_SECONDS)),
         ("distribution", dist::dist),
+        ("benchmark", bench::quick),
         // Last, so that the run ends with what was tested and what was skipped.
         ("tests", || test::test(&test::Arguments::default())),
     ];
@@ -48,7 +49,7 @@ pub(crate) fn ci(arguments: &Arguments) -> Result<()> {
 }
 
 fn formatting() -> Result<()> {
-    for directory in ["", "limiter-ebpf", "tests/fuzz"] {
+    for directory in ["", "bench/ebpf", "limiter-ebpf", "tests/fuzz"] {
         let directory = workspace::root().join(directory);
         shell::run(workspace::cargo()?.current_dir(directory).args(["fmt", "--all", "--check"]))?;
     }
@@ -62,18 +63,24 @@ fn clippy_host() -> Result<()> {
     shell::run(clippy.args(["--", "-Dwarnings"]))
 }
 
-/// The eBPF crate as host tools see it: with its stub of a `main`.
+/// The eBPF crates as host tools see them: with their stubs of a `main`.
 fn clippy_stub() -> Result<()> {
-    let mut clippy = workspace::cargo()?;
-    clippy.current_dir(ebpf::crate_directory());
-    shell::run(clippy.args(["clippy", "--locked", "--", "-Dwarnings"]))
+    for directory in ebpf::crate_directories() {
+        let mut clippy = workspace::cargo()?;
+        clippy.current_dir(directory);
+        shell::run(clippy.args(["clippy", "--locked", "--", "-Dwarnings"]))?;
+    }
+    Ok(())
 }
 
-/// The eBPF crate as it is built.
+/// The eBPF crates as they are built.
 fn clippy_kernel() -> Result<()> {
     let toolchain = setup::toolchain_with_clippy()?;
-    let mut clippy = toolchain.cargo("clippy", &ebpf::crate_directory(), &ebpf::target_directory()?);
-    shell::run(clippy.args(["--", "-Dwarnings"]))
+    for directory in ebpf::crate_directories() {
+        let mut clippy = toolchain.cargo("clippy", &directory, &ebpf::target_directory()?);
+        shell::run(clippy.args(["--", "-Dwarnings"]))?;
+    }
+    Ok(())
 }
 
 fn documentation() -> Result<()> {

@@ -53,6 +53,11 @@ pub(crate) fn crate_directory() -> PathBuf {
     workspace::root().join("limiter-ebpf")
 }
 
+/// That and the programs of the benchmark: everything that is compiled for BPF.
+pub(crate) fn crate_directories() -> [PathBuf; 2] {
+    [crate_directory(), workspace::root().join("bench/ebpf")]
+}
+
 /// Where `limiter-user`'s build script, too, keeps what it compiles for BPF.
 pub(crate) fn target_directory() -> Result<PathBuf> {
     Ok(workspace::target()?.join("ebpf"))

@@ -42,6 +42,7 @@ mod program {
             number
         };
         let model = Model::from_number(MODEL.get());
+        #[expect(clippy::cast_possible_truncation, reason = "the loader sets 32 bits")]
         let parameters = Parameters { listed: LISTED.get() as u32, hot: HOT.get() };
         // SAFETY: `source` checked that the address is within the packet.
         unsafe {
