@@ -3,11 +3,13 @@
 //! Keys and values have no padding and no enums; addresses are in network order, numbers in host order. Whatever
 //! changes here changes [`ABI_VERSION`]: pins of another version are never adopted.
 
+use crate::hits;
+use crate::lists::{v4, v6};
 use crate::nanos::Nanos;
 use crate::slots::{Policy, Set};
 
 /// Version of everything in this module. Pins live in a directory named after it.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Slots in [`COUNTERS`] per interface; more than there are reasons, so that new ones keep the map's size.
 pub const REASON_SLOTS: u32 = 64;
@@ -25,8 +27,7 @@ pub const POLICY_SERVICES: usize = 2;
 /// Services of one interface.
 pub const MAX_SERVICES: usize = MAX_POLICIES - POLICY_SERVICES;
 
-/// What the lists say of an address or prefix. A prefix entry holds the latest deadlines of itself and of all listed
-/// prefixes that contain it, so the longest match alone tells the whole truth, also after a part of it has expired.
+/// What the lists say of an address or prefix, see [`crate::lists`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Entry {
@@ -82,12 +83,17 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// Key of the prefix tries: the length in bits, then the address (the kernel's `bpf_lpm_trie_key`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The prefix lengths in use, as [`crate::lists`] reads them.
+#[derive(Debug, Default)]
 #[repr(C)]
-pub struct PrefixKey<const N: usize> {
-    pub len: u32,
-    pub address: [u8; N],
+pub struct Lengths<W> {
+    pub v4: [W; v4::LENGTH_WORDS],
+    /// Below 64.
+    pub v6_short: [W; v6::LENGTH_WORDS],
+    /// 0 if there are none of these.
+    pub v6_any_short: W,
+    /// From 64 on.
+    pub v6_long: [W; v6::LENGTH_WORDS + 1],
 }
 
 /// Name of an interface that holds a slot, padded with zeros; all zeros if the slot is free.
@@ -149,6 +155,9 @@ pub struct Settings {
     pub tick: u64,
     /// Sets in [`SLOTS`]: a power of two.
     pub sets: u32,
+    /// Buckets in [`EXACT_V4`] and [`EXACT_V6`]: powers of two.
+    pub buckets_v4: u32,
+    pub buckets_v6: u32,
     /// The interface's slot in [`COUNTERS`] and [`INTERFACES`].
     pub slot: u32,
     /// 1 if any policy limits anything; 0 lets the verifier remove the limiter.
@@ -163,8 +172,6 @@ pub struct Settings {
 /// What kind of BPF map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MapKind {
-    Hash,
-    LpmTrie,
     Array,
     PerCpuArray,
 }
@@ -182,29 +189,25 @@ pub struct MapSpec {
     pub flags: u32,
 }
 
-/// `BPF_F_NO_PREALLOC`, which tries need.
-pub const NO_PREALLOC: u32 = 1;
 /// `BPF_F_MMAPABLE`, which also aligns the values to pages.
 pub const MMAPABLE: u32 = 1 << 10;
 
-pub const ADDRESSES_V4: MapSpec = spec("addresses_v4", MapKind::Hash, 4, size_of::<Entry>(), 1 << 20, 0);
-pub const ADDRESSES_V6: MapSpec = spec("addresses_v6", MapKind::Hash, 16, size_of::<Entry>(), 1 << 18, 0);
-pub const PREFIXES_V4: MapSpec = spec(
-    "prefixes_v4",
-    MapKind::LpmTrie,
-    size_of::<PrefixKey<4>>(),
-    size_of::<Entry>(),
-    1 << 18,
-    NO_PREALLOC,
-);
-pub const PREFIXES_V6: MapSpec = spec(
-    "prefixes_v6",
-    MapKind::LpmTrie,
-    size_of::<PrefixKey<16>>(),
-    size_of::<Entry>(),
-    1 << 18,
-    NO_PREALLOC,
-);
+/// See [`crate::lists::v4`].
+pub const LEVEL_V4: MapSpec =
+    spec("level_v4", MapKind::Array, 4, size_of::<u64>(), v4::LEVEL_WORDS as u32, MMAPABLE);
+pub const WIDE_V4: MapSpec =
+    spec("wide_v4", MapKind::Array, 4, size_of::<u64>(), v4::WIDE_WORDS as u32, MMAPABLE);
+pub const EXACT_V4: MapSpec =
+    spec("exact_v4", MapKind::Array, 4, size_of::<v4::Bucket<u64>>(), 1 << 12, MMAPABLE);
+/// See [`crate::lists::v6`].
+pub const FILTER_V6: MapSpec =
+    spec("filter_v6", MapKind::Array, 4, size_of::<u64>(), v6::FILTER_WORDS as u32, MMAPABLE);
+pub const EXACT_V6: MapSpec =
+    spec("exact_v6", MapKind::Array, 4, size_of::<v6::Bucket<u64>>(), 1 << 12, MMAPABLE);
+/// One entry.
+pub const LENGTHS: MapSpec = spec("lengths", MapKind::Array, 4, size_of::<Lengths<u64>>(), 1, MMAPABLE);
+/// See [`crate::hits`].
+pub const HITS: MapSpec = spec("hits", MapKind::Array, 4, size_of::<hits::Set<u64>>(), 1 << 12, MMAPABLE);
 /// [`crate::slots::WAYS`] buckets per set.
 pub const SLOTS: MapSpec = spec("slots", MapKind::Array, 4, size_of::<Set<u64>>(), 1 << 17, MMAPABLE);
 /// TATs that the sources of a network share if they find no slot.
@@ -219,8 +222,10 @@ pub const INTERFACES: MapSpec =
 pub const SECRET: MapSpec = spec("secret", MapKind::Array, 4, size_of::<[u64; 2]>(), 1, 0);
 
 /// All maps that are pinned and shared.
-pub const MAPS: &[MapSpec] =
-    &[ADDRESSES_V4, ADDRESSES_V6, PREFIXES_V4, PREFIXES_V6, SLOTS, CELLS, GATE, COUNTERS, INTERFACES, SECRET];
+pub const MAPS: &[MapSpec] = &[
+    LEVEL_V4, WIDE_V4, EXACT_V4, FILTER_V6, EXACT_V6, LENGTHS, HITS, SLOTS, CELLS, GATE, COUNTERS,
+    INTERFACES, SECRET,
+];
 
 /// Names of the program's read-only globals.
 pub const SETTINGS_GLOBAL: &str = "SETTINGS";
@@ -244,11 +249,10 @@ const fn spec(
 const _: () = {
     assert!(size_of::<Entry>() == 16);
     assert!(size_of::<Count>() == 16);
-    assert!(size_of::<PrefixKey<4>>() == 8 && size_of::<PrefixKey<16>>() == 20);
     assert!(size_of::<Set<u64>>() == 128);
     assert!(size_of::<Policy>() == 120);
     assert!(size_of::<Limits>() == MAX_POLICIES * size_of::<Policy>() + MAX_SERVICES * 4 + 8);
-    assert!(size_of::<Settings>() == 56);
+    assert!(size_of::<Settings>() == 64);
 };
 
 #[cfg(test)]

@@ -29,13 +29,19 @@ pub fn judge_ipv4<F: Frame + ?Sized>(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    let judge = || {
-        let (packet, header) = parse::ipv4::addresses(frame, at)?;
-        let listing = by_source(&packet, tables, clock)?;
-        let transport = parse::ipv4::transport(frame, &header, tables.lengths())?;
-        Ok(by_transport(&packet, listing, &transport, tables, clock))
+    // No closure with `?`: it would not be inlined where this is used twice.
+    let (packet, header) = match parse::ipv4::addresses(frame, at) {
+        Ok(found) => found,
+        Err(reason) => return reason,
     };
-    judge().unwrap_or_else(|reason: Reason| reason)
+    let listing = match by_source(&packet, tables, clock) {
+        Ok(listing) => listing.forgotten(frame),
+        Err(reason) => return reason,
+    };
+    match parse::ipv4::transport(frame, &header, tables.lengths()) {
+        Ok(transport) => by_transport(&packet, listing, &transport, tables, clock),
+        Err(reason) => reason,
+    }
 }
 
 /// The verdict on a frame whose link header announces an IPv6 header at the offset `at`.
@@ -47,6 +53,7 @@ pub fn judge_ipv6<F: Frame + ?Sized>(
     clock: &impl Clock,
 ) -> Reason {
     match source_ipv6(frame, at, tables, clock) {
+        Ok(listing) if parse::is_direct_ipv6(frame, at) => direct_ipv6(frame, at, listing, tables, clock),
         Ok(listing) => rest_ipv6(frame, at, listing, tables, clock),
         Err(reason) => reason,
     }
@@ -77,12 +84,33 @@ pub fn rest_ipv6<F: Frame + ?Sized>(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    let judge = || {
-        let (packet, header) = parse::ipv6::addresses(frame, at)?;
-        let transport = parse::ipv6::transport(frame, &header, tables.lengths())?;
-        Ok(by_transport(&packet, listing, &transport, tables, clock))
+    let (packet, header) = match parse::ipv6::addresses(frame, at) {
+        Ok(found) => found,
+        Err(reason) => return reason,
     };
-    judge().unwrap_or_else(|reason: Reason| reason)
+    match parse::ipv6::transport(frame, &header, tables.lengths()) {
+        Ok(transport) => by_transport(&packet, listing, &transport, tables, clock),
+        Err(reason) => reason,
+    }
+}
+
+/// [`rest_ipv6`] for packets of which [`parse::is_direct_ipv6`] is true.
+#[inline(always)]
+pub fn direct_ipv6<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    listing: Listing,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Reason {
+    let (packet, header) = match parse::ipv6::addresses(frame, at) {
+        Ok(found) => found,
+        Err(reason) => return reason,
+    };
+    match parse::ipv6::direct_transport(frame, &header, tables.lengths()) {
+        Ok(transport) => by_transport(&packet, listing, &transport, tables, clock),
+        Err(reason) => reason,
+    }
 }
 
 /// The verdict on a packet. `transport` is asked only if the source does not settle the matter.
@@ -116,6 +144,15 @@ pub enum Listing {
     Unlisted,
 }
 
+impl Listing {
+    /// The same, without the verifier knowing by which of many ways it came about.
+    #[inline(always)]
+    #[must_use]
+    pub fn forgotten<F: Frame + ?Sized>(self, frame: &F) -> Self {
+        if frame.forget(usize::from(self == Self::Allowed)) == 0 { Self::Unlisted } else { Self::Allowed }
+    }
+}
+
 /// The first half: what the source settles.
 #[inline(always)]
 fn by_source(packet: &Packet, tables: &impl Tables, clock: &impl Clock) -> Result<Listing, Reason> {
@@ -125,6 +162,13 @@ fn by_source(packet: &Packet, tables: &impl Tables, clock: &impl Clock) -> Resul
     let entry = tables.entry(&packet.source);
     if entry.is_none() {
         return Ok(Listing::Unlisted);
+    }
+    // Most entries are for good; they need no clock.
+    if entry.allow_until == Nanos::NEVER.0 {
+        return Ok(Listing::Allowed);
+    }
+    if entry.allow_until == 0 && entry.block_until == Nanos::NEVER.0 {
+        return Err(Reason::Blocked);
     }
     let now = clock.within(DEADLINE_ERROR);
     if entry.allows(now) {

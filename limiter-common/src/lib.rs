@@ -9,7 +9,8 @@
 //!
 //! The modules, in reading order: [`mod@frame`] gives bounded reads of bytes; [`mod@parse`] finds the IP header and
 //! what lies behind it; [`packet`] is what was found; [`mod@decide`] is the policy; [`tables`] are the questions it
-//! asks; [`lists`] are who is blocked and allowed; [`gcra`] and [`slots`] are the rate limit; [`reason`] is every outcome; [`abi`] is the layout of the BPF maps.
+//! asks; [`lists`] are who is blocked and allowed; [`hits`] are which of
+//! them still send; [`gcra`] and [`slots`] are the rate limit; [`reason`] is every outcome; [`abi`] is the layout of the BPF maps.
 
 #![cfg_attr(not(any(test, feature = "testing")), no_std)]
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ pub mod decide;
 pub mod frame;
 pub mod gcra;
 mod hash;
+pub mod hits;
 pub mod lists;
 pub mod nanos;
 pub mod packet;

@@ -24,10 +24,10 @@ pub mod v6;
 use crate::abi::Entry;
 use crate::nanos::Nanos;
 
-/// Deadlines are kept in units of 2^27 ns, about an eighth of a second, rounded up: 30 bits of them last for 4 years of
+/// Deadlines are kept in units of 2^28 ns, about a quarter of a second, rounded up: 29 bits of them last for 4 years of
 /// uptime. Later ones are kept as [`FOR_GOOD`]; the daemon takes them out in time.
-const UNIT_BITS: u32 = 27;
-const DEADLINE_BITS: u32 = 30;
+const UNIT_BITS: u32 = 28;
+const DEADLINE_BITS: u32 = 29;
 /// A deadline that does not pass.
 const FOR_GOOD: u64 = (1 << DEADLINE_BITS) - 1;
 

@@ -10,7 +10,7 @@ use crate::slots::{Charge, Policy};
 /// The lookups that [`crate::decide()`] needs. Implemented by the BPF maps, by the daemon's own view for `explain`, and
 /// in memory for tests.
 pub trait Tables {
-    /// Everything the lists say of `source`: its own entry joined with that of its longest listed prefix.
+    /// Everything the lists say of `source`: the union of all entries that contain it.
     fn entry(&self, source: &Address) -> Entry;
 
     /// How lengths are to be read on this interface.

@@ -2,8 +2,8 @@
 
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
-use limiter_common::Reason;
-use limiter_common::abi::counter_index;
+use limiter_common::abi::{HITS, counter_index};
+use limiter_common::{Nanos, Reason, hits};
 
 use crate::{clock, globals, maps};
 
@@ -20,8 +20,9 @@ pub(crate) struct LogBudget {
     reserved: u32,
 }
 
+/// Counts a frame. Returns how many frames this CPU has counted so.
 #[inline(always)]
-pub(crate) fn count(reason: Reason, bytes: usize) {
+pub(crate) fn count(reason: Reason, bytes: usize) -> u64 {
     let index = counter_index(globals::slot(), reason.index());
     // There is a counter for every slot and reason; the lookup cannot fail.
     if let Some(count) = maps::COUNTERS.get_ptr_mut(index) {
@@ -29,8 +30,28 @@ pub(crate) fn count(reason: Reason, bytes: usize) {
         unsafe {
             (*count).packets += 1;
             (*count).bytes += bytes as u64;
+            return (*count).packets;
         }
     }
+    0
+}
+
+/// Records one in some blocked frames; `count` is how many there were on this CPU.
+#[inline(always)]
+pub(crate) fn sample(reason: Reason, count: u64, [high, low]: [u64; 2]) {
+    if reason == Reason::Blocked && count.is_multiple_of(hits::SAMPLE) {
+        record(u64::from_be(high), u64::from_be(low));
+    }
+}
+
+/// A function of its own, since it is seldom needed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn record(high: u64, low: u64) -> u32 {
+    if let Some(set) = maps::HITS.get(hits::set_of(high, low, HITS.entries, globals::secret())) {
+        hits::record(set, high, low, Nanos(clock::coarse()));
+    }
+    0
 }
 
 /// Logs the reason, the interface's slot and the source, if the settings and the budget allow.

@@ -15,6 +15,8 @@ static SETTINGS: Global<Settings> = Global(MaybeUninit::new(Settings {
     fixed_now: 0,
     tick: 0,
     sets: 0,
+    buckets_v4: 0,
+    buckets_v6: 0,
     slot: 0,
     limited: 0,
     super_frames: 0,
@@ -55,6 +57,16 @@ pub(crate) fn tick() -> u64 {
 #[inline(always)]
 pub(crate) fn sets() -> u32 {
     setting!(sets)
+}
+
+#[inline(always)]
+pub(crate) fn buckets_v4() -> u32 {
+    setting!(buckets_v4)
+}
+
+#[inline(always)]
+pub(crate) fn buckets_v6() -> u32 {
+    setting!(buckets_v6)
 }
 
 #[inline(always)]

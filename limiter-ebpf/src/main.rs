@@ -20,6 +20,8 @@ mod frame;
 #[cfg(target_arch = "bpf")]
 mod globals;
 #[cfg(target_arch = "bpf")]
+mod lists;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod tables;
@@ -32,8 +34,8 @@ mod program {
     use aya_ebpf::bindings::xdp_md;
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
-    use limiter_common::decide::{judge_ipv4, rest_ipv6, source_ipv6};
-    use limiter_common::parse::{Network, find_network};
+    use limiter_common::decide::{direct_ipv6, judge_ipv4, rest_ipv6, source_ipv6};
+    use limiter_common::parse::{Network, PLAIN, find_network, find_plain, is_direct_ipv6};
     use limiter_common::{Action, Frame, Listing, Reason};
 
     use crate::account;
@@ -63,6 +65,16 @@ mod program {
     #[inline(always)]
     fn linear(ctx: &XdpContext) -> u32 {
         let frame = XdpFrame::linear(ctx);
+        match find_plain(&frame) {
+            Some(Network::V4 { .. }) => {
+                // Once more in place, for this one offset: a call costs as much as half of the verdict.
+                let tables = KernelTables::new();
+                let reason = judge_ipv4(&frame, PLAIN, &tables, &KernelClock);
+                return finish(ctx, &frame, reason, &tables);
+            }
+            Some(Network::V6 { .. }) => return ipv6_linear(ctx.ctx, PLAIN),
+            None => {}
+        }
         match find_network(&frame) {
             Ok(Network::V4 { at }) => ipv4_linear(ctx.ctx, at),
             Ok(Network::V6 { at }) => ipv6_linear(ctx.ctx, at),
@@ -92,38 +104,56 @@ mod program {
         ipv4_fragmented: fragmented, judge_ipv4;
     }
 
-    /// The same in two halves: walking the chain of extension headers is most of the verifier's work, which must not be
-    /// done again for each outcome of the lookups before.
+    /// The same in two halves, one after the other: walking the chain of extension headers is most of the verifier's
+    /// work, which must not be done again for each outcome of the lookups before. Few packets need the second.
     macro_rules! network_function_halves {
-        ($($name:ident: $frame:ident, $source:ident, $rest_name:ident, $rest:ident;)+) => {$(
-            #[unsafe(no_mangle)]
-            #[inline(never)]
-            extern "C" fn $name(ctx: *mut xdp_md, at: usize) -> u32 {
-                let ctx = XdpContext::new(ctx);
-                let tables = KernelTables::new();
-                let frame = XdpFrame::$frame(&ctx);
-                match $source(&frame, at & MAX_LINK_HEADER, &tables, &KernelClock) {
-                    Ok(listing) => $rest_name(ctx.ctx, at, u32::from(listing == Listing::Allowed)),
-                    Err(reason) => finish(&ctx, &frame, reason, &tables),
+        ($($name:ident: $frame:ident, $first:ident, $rest:ident;)+) => {$(
+            #[inline(always)]
+            fn $name(ctx: *mut xdp_md, at: usize) -> u32 {
+                match $first(ctx, at) {
+                    verdict @ (XDP_DROP | XDP_PASS) => verdict,
+                    rest => $rest(ctx, at, rest & ALLOWED),
                 }
             }
 
             #[unsafe(no_mangle)]
             #[inline(never)]
-            extern "C" fn $rest_name(ctx: *mut xdp_md, at: usize, allowed: u32) -> u32 {
+            extern "C" fn $first(ctx: *mut xdp_md, at: usize) -> u32 {
+                let ctx = XdpContext::new(ctx);
+                let tables = KernelTables::new();
+                let frame = XdpFrame::$frame(&ctx);
+                let at = at & MAX_LINK_HEADER;
+                let listing = match source_ipv6(&frame, at, &tables, &KernelClock) {
+                    Ok(listing) => listing.forgotten(&frame),
+                    Err(reason) => return finish(&ctx, &frame, reason, &tables),
+                };
+                if !is_direct_ipv6(&frame, at) {
+                    return if listing == Listing::Allowed { REST | ALLOWED } else { REST };
+                }
+                let reason = direct_ipv6(&frame, at, listing, &tables, &KernelClock);
+                finish(&ctx, &frame, reason, &tables)
+            }
+
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            extern "C" fn $rest(ctx: *mut xdp_md, at: usize, allowed: u32) -> u32 {
                 let ctx = XdpContext::new(ctx);
                 let tables = KernelTables::new();
                 let frame = XdpFrame::$frame(&ctx);
                 let listing = if allowed == 0 { Listing::Unlisted } else { Listing::Allowed };
-                let reason = $rest(&frame, at & MAX_LINK_HEADER, listing, &tables, &KernelClock);
+                let reason = rest_ipv6(&frame, at & MAX_LINK_HEADER, listing, &tables, &KernelClock);
                 finish(&ctx, &frame, reason, &tables)
             }
         )+};
     }
 
+    /// Instead of a verdict: the second half has to tell, and what the first one found.
+    const REST: u32 = 1 << 8;
+    const ALLOWED: u32 = 1 << 9;
+
     network_function_halves! {
-        ipv6_linear: linear, source_ipv6, ipv6_linear_rest, rest_ipv6;
-        ipv6_fragmented: fragmented, source_ipv6, ipv6_fragmented_rest, rest_ipv6;
+        ipv6_linear: linear, ipv6_linear_first, ipv6_linear_rest;
+        ipv6_fragmented: fragmented, ipv6_fragmented_first, ipv6_fragmented_rest;
     }
 
     /// A mask above all link headers that are looked through: Ethernet, VLAN tags, LLC, PPPoE, MPLS labels.
@@ -131,7 +161,8 @@ mod program {
 
     #[inline(always)]
     fn finish(ctx: &XdpContext, frame: &impl Frame, reason: Reason, tables: &KernelTables) -> u32 {
-        account::count(reason, frame.len());
+        let count = account::count(reason, frame.len());
+        account::sample(reason, count, tables.looked_up());
         match reason.action() {
             Action::Pass => XDP_PASS,
             Action::Drop => {

@@ -1,8 +1,10 @@
 //! All maps, in the order of `limiter_common::abi`, which describes them.
 
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use limiter_common::abi::{self, Count, Entry, InterfaceName};
+use limiter_common::abi::{self, Count, InterfaceName, Lengths};
+use limiter_common::hits;
+use limiter_common::lists::{v4, v6};
 use limiter_common::slots::Set;
 
 use crate::word::KernelWord;
@@ -14,20 +16,26 @@ macro_rules! sized {
     };
 }
 
-#[btf_map(name = "addresses_v4")]
-pub(crate) static ADDRESSES_V4: sized!(HashMap<[u8; 4], Entry>, ADDRESSES_V4) = HashMap::new();
+#[btf_map(name = "level_v4")]
+pub(crate) static LEVEL_V4: sized!(Array<KernelWord>, LEVEL_V4) = Array::new();
 
-#[btf_map(name = "addresses_v6")]
-pub(crate) static ADDRESSES_V6: sized!(HashMap<[u8; 16], Entry>, ADDRESSES_V6) = HashMap::new();
+#[btf_map(name = "wide_v4")]
+pub(crate) static WIDE_V4: sized!(Array<KernelWord>, WIDE_V4) = Array::new();
 
-/// An [`Entry`] in words of 32 bits, which is how the kernel aligns values behind keys of 4 bytes.
-pub(crate) type EntryWords = [u32; 4];
+#[btf_map(name = "exact_v4")]
+pub(crate) static EXACT_V4: sized!(Array<v4::Bucket<KernelWord>>, EXACT_V4) = Array::new();
 
-#[btf_map(name = "prefixes_v4")]
-pub(crate) static PREFIXES_V4: sized!(LpmTrie<[u8; 4], EntryWords>, PREFIXES_V4) = LpmTrie::new();
+#[btf_map(name = "filter_v6")]
+pub(crate) static FILTER_V6: sized!(Array<KernelWord>, FILTER_V6) = Array::new();
 
-#[btf_map(name = "prefixes_v6")]
-pub(crate) static PREFIXES_V6: sized!(LpmTrie<[u8; 16], Entry>, PREFIXES_V6) = LpmTrie::new();
+#[btf_map(name = "exact_v6")]
+pub(crate) static EXACT_V6: sized!(Array<v6::Bucket<KernelWord>>, EXACT_V6) = Array::new();
+
+#[btf_map(name = "lengths")]
+pub(crate) static LENGTHS: sized!(Array<Lengths<KernelWord>>, LENGTHS) = Array::new();
+
+#[btf_map(name = "hits")]
+pub(crate) static HITS: sized!(Array<hits::Set<KernelWord>>, HITS) = Array::new();
 
 #[btf_map(name = "slots")]
 pub(crate) static SLOTS: sized!(Array<Set<KernelWord>>, SLOTS) = Array::new();

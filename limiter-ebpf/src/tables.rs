@@ -1,48 +1,44 @@
 //! The lookups of a verdict, in BPF maps.
 
 use core::cell::Cell;
-use core::ptr::from_ref;
 
-use aya_ebpf::btf_maps::lpm_trie::Key as TrieKey;
 use limiter_common::abi::{Entry, Limits, MAX_POLICIES};
 use limiter_common::parse::Lengths;
 use limiter_common::slots::{Act, Charge, Key, Rates, Set, Unit, charge, step};
 use limiter_common::{Address, Nanos, Port, Tables, Transport};
 
 use crate::word::KernelWord;
-use crate::{globals, maps};
+use crate::{globals, lists, maps};
 
-/// The maps, and the source that was looked up last: for the log, so that it need not parse again.
+/// The maps, and the source that was looked up last: for what is done with drops, so that it need not parse again.
 pub(crate) struct KernelTables {
-    looked_up: Cell<[u64; 2]>,
+    looked_up: (Cell<u64>, Cell<u64>),
 }
 
 impl KernelTables {
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        Self { looked_up: Cell::new([0; 2]) }
+        Self { looked_up: (Cell::new(0), Cell::new(0)) }
     }
 
     /// The source that was looked up, as 16 bytes in network order: IPv4 as an IPv4-mapped address, `::` if the frame
-    /// was dropped before. Only kept while drops are logged.
+    /// was dropped before.
     #[inline(always)]
     pub(crate) fn looked_up(&self) -> [u64; 2] {
-        self.looked_up.get()
+        [self.looked_up.0.get(), self.looked_up.1.get()]
     }
 
     #[inline(always)]
     fn remember(&self, source: &Address) {
-        if globals::log_drops() {
-            self.looked_up.set(match source {
-                Address::V4(v4) => {
-                    [0, u64::from(0xffff_u32.to_be()) | u64::from(u32::from_ne_bytes(*v4)) << 32]
-                }
-                Address::V6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]) => [
-                    u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
-                    u64::from_ne_bytes([*i, *j, *k, *l, *m, *n, *o, *p]),
-                ],
-            });
-        }
+        let [high, low] = match source {
+            Address::V4(v4) => [0, u64::from(0xffff_u32.to_be()) | u64::from(u32::from_ne_bytes(*v4)) << 32],
+            Address::V6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]) => [
+                u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
+                u64::from_ne_bytes([*i, *j, *k, *l, *m, *n, *o, *p]),
+            ],
+        };
+        self.looked_up.0.set(high);
+        self.looked_up.1.set(low);
     }
 }
 
@@ -50,28 +46,9 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn entry(&self, source: &Address) -> Entry {
         self.remember(source);
-        // Keys are copied to words first: a helper that gets the address of a part of the packet's description would keep
-        // all of it in memory, byte by byte.
-        //
-        // Entries are copied at once. An update at the same time leaves the old deadlines, the new ones, or one of each;
-        // all were asked for a moment apart. A host's element that is deleted and at once reused for another address
-        // between lookup and copy leaves that one's deadlines: the table is preallocated, and reuse waits for no reader.
-        // It takes a delete and an insert within nanoseconds, and concerns the one packet.
         match source {
-            Address::V4(address) => {
-                let key = PrefixWords { len: 32, address: [u32::from_ne_bytes(*address)] };
-                // SAFETY: nothing refers to the entry behind the copy.
-                let host = unsafe { maps::ADDRESSES_V4.get(key.address_bytes()) }.copied();
-                let prefix = maps::PREFIXES_V4.get(key.bytes()).map(from_words);
-                host.unwrap_or(Entry::NONE).union(prefix.unwrap_or(Entry::NONE))
-            }
-            Address::V6(address) => {
-                let key = PrefixWords { len: 128, address: words(address) };
-                // SAFETY: as above.
-                let host = unsafe { maps::ADDRESSES_V6.get(key.address_bytes()) }.copied();
-                let prefix = maps::PREFIXES_V6.get(key.bytes()).copied();
-                host.unwrap_or(Entry::NONE).union(prefix.unwrap_or(Entry::NONE))
-            }
+            Address::V4(address) => lists::v4(u32::from_be_bytes(*address)).entry(),
+            Address::V6(address) => lists::v6(address).entry(),
         }
     }
 
@@ -191,46 +168,4 @@ impl Rates for KernelRates {
     fn cell(&self, index: u32) -> Option<&KernelWord> {
         maps::CELLS.get(index)
     }
-}
-
-/// A prefix key whose address can be used as a key, too; aligned, so that it is written word by word.
-#[repr(C)]
-struct PrefixWords<const WORDS: usize> {
-    len: u32,
-    address: [u32; WORDS],
-}
-
-impl<const WORDS: usize> PrefixWords<WORDS> {
-    #[inline(always)]
-    fn bytes<const N: usize>(&self) -> &TrieKey<[u8; N]> {
-        const { assert!(N == WORDS * 4) };
-        // SAFETY: the same layout, and less alignment.
-        unsafe { &*from_ref(self).cast() }
-    }
-
-    #[inline(always)]
-    fn address_bytes<const N: usize>(&self) -> &[u8; N] {
-        const { assert!(N == WORDS * 4) };
-        // SAFETY: as many bytes, and less alignment.
-        unsafe { &*from_ref(&self.address).cast() }
-    }
-}
-
-#[inline(always)]
-fn words([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &[u8; 16]) -> [u32; 4] {
-    [
-        u32::from_ne_bytes([*a, *b, *c, *d]),
-        u32::from_ne_bytes([*e, *f, *g, *h]),
-        u32::from_ne_bytes([*i, *j, *k, *l]),
-        u32::from_ne_bytes([*m, *n, *o, *p]),
-    ]
-}
-
-#[inline(always)]
-fn from_words([block0, block1, allow0, allow1]: &maps::EntryWords) -> Entry {
-    let word = |first: u32, second: u32| {
-        let (low, high) = if cfg!(target_endian = "little") { (first, second) } else { (second, first) };
-        u64::from(low) | u64::from(high) << 32
-    };
-    Entry { block_until: word(*block0, *block1), allow_until: word(*allow0, *allow1) }
 }

@@ -595,6 +595,7 @@ impl Daemon {
             interfaces: self.interfaces.statuses(),
             blocks: summary.blocks,
             allows: summary.allows,
+            not_in_force: summary.missing,
             tables: tables.collect(),
             lists: summary.lists.clone(),
             warnings,

@@ -96,7 +96,15 @@ pub trait Writer: Send {
     /// See [`ApplyError`].
     fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError>;
 
-    /// Everything that is in the lists now.
+    /// Tells that about so many entries more are to come soon, by family: room for all of them is made at once.
+    fn expect(&mut self, v4: usize, v6: usize) {
+        let _ = (v4, v6);
+    }
+
+    /// Does what can wait until nothing else is to be done.
+    fn tidy(&mut self) {}
+
+    /// Everything that is in the lists now, deadlines [rounded](Entry::rounded) as the kernel keeps them.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use limiter_common::{Nanos, Prefix};
 use limiter_tests::lab::HOST;
 use limiter_tests::{Lab, Scratch, in_lab, stranger};
 use limiter_user::config::{Capacity, Interface, Mode};
-use limiter_user::dataplane::kernel::{self, AttachMode, Attached, Dataplane, OpenOptions, ProtectError};
+use limiter_user::dataplane::kernel::{self, AttachMode, Dataplane, OpenOptions, ProtectError};
 use limiter_user::dataplane::{ApplyError, Change};
 
 const MILLION: u32 = 1_000_000;
@@ -36,7 +36,7 @@ fn interface(mode: Mode) -> Interface {
 
 fn block(text: &str) -> Change {
     let prefix: Prefix = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
-    Change { prefix, entry: Entry { block_until: Nanos::NEVER.0, allow_until: 7 } }
+    Change { prefix, entry: Entry { block_until: Nanos::NEVER.0, allow_until: 7 << 27 } }
 }
 
 fn remove(text: &str) -> Change {
@@ -276,19 +276,19 @@ fn a_dead_pin_does_not_keep_a_mode_from_changing() {
 }
 
 #[test]
-fn a_death_in_the_middle_of_a_resize_loses_nothing() {
+fn a_death_in_the_middle_of_a_start_leaves_nothing_behind() {
     in_scratch("death", |scratch| {
-        let small = options(scratch, small());
-        drop(Dataplane::open(&small)?);
-        // A new set, complete, and the old one aside: so it is between the two renames.
-        let elsewhere = OpenOptions { pins_directory: scratch.bpffs().join("elsewhere"), ..small.clone() };
-        Dataplane::open(&elsewhere)?.writer().apply(&[block("192.0.2.1")])?;
-        let (set, base) = (format!("v{ABI_VERSION}"), &small.pins_directory);
-        fs::rename(base.join(&set), base.join(format!("{set}-old-1")))?;
-        fs::rename(elsewhere.pins_directory.join(&set), base.join(format!("{set}-new")))?;
-        let dataplane = Dataplane::open(&small)?;
+        let options = options(scratch, small());
+        // A new set that was not complete, and a map that did not take the place of another one.
+        fs::create_dir_all(options.pins_directory.join(format!("v{ABI_VERSION}-new/links")))?;
+        Dataplane::open(&options)?.writer().apply(&[block("192.0.2.1")])?;
+        let set = options.pins_directory.join(format!("v{ABI_VERSION}"));
+        fs::hard_link(set.join("slots"), set.join(":slots"))?;
+        let dataplane = Dataplane::open(&options)?;
         ensure!(dataplane.adopted(), "not adopted");
-        ensure!(dataplane.writer().installed()? == [block("192.0.2.1")], "the new set was thrown away");
+        ensure!(dataplane.writer().installed()? == [block("192.0.2.1")], "the list is gone");
+        ensure!(!set.join(":slots").exists(), "a pin is left over");
+        ensure!(fs::read_dir(&options.pins_directory)?.count() == 1, "a set is left over");
         Ok(())
     });
 }
@@ -318,7 +318,7 @@ fn detaching_without_the_daemon_takes_all_it_can() {
 }
 
 #[test]
-fn tables_of_another_size_are_rebuilt_while_the_old_ones_enforce() {
+fn rates_of_another_size_start_anew_and_lists_stay() {
     in_lab("resize", |lab| {
         lab.host.enter(|| {
             let old = options(&lab.scratch, small());
@@ -328,52 +328,38 @@ fn tables_of_another_size_are_rebuilt_while_the_old_ones_enforce() {
                 dataplane.protection()?.protect(&interface(Mode::Native))?
             };
 
-            let new = options(&lab.scratch, Capacity { addresses_v4: 128, ..small() });
+            let new = options(&lab.scratch, Capacity { sources: 4096, addresses_v4: 128, ..small() });
             let dataplane = Dataplane::open(&new)?;
             let notes = dataplane.notes().join("\n");
-            ensure!(notes.contains("addresses_v4") && notes.contains("128"), "{notes}");
+            ensure!(notes.contains("slots") && !notes.contains("exact"), "{notes}");
             let listed = sorted(dataplane.writer().installed()?);
-            ensure!(listed == [block("192.0.2.1"), block("2001:db8::1")], "not copied: {listed:?}");
+            ensure!(listed == [block("192.0.2.1"), block("2001:db8::1")], "not there: {listed:?}");
             let mut protection = dataplane.protection()?;
-            let superseded = Attached { superseded: true, ..attached.clone() };
-            ensure!(protection.attached(HOST.interface)? == Some(superseded), "a gap, or not told");
-            // Not protected yet: its link must survive.
-            let stays = interface(Mode::Native);
-            let now = protection.protect(&stays)?;
+            // It has the lists that are in use, so it is none the worse.
+            ensure!(protection.attached(HOST.interface)? == Some(attached.clone()), "a gap");
+            let now = protection.protect(&interface(Mode::Native))?;
             ensure!(now.program_id != attached.program_id, "the program was not replaced");
-            let done = protection.settle()?;
-            ensure!(done.len() == 1, "{done:?}");
+            ensure!(protection.settle()?.is_empty(), "there is only one set");
             ensure!(protection.attached(HOST.interface)? == Some(now), "settling detached it");
-            let left: Vec<PathBuf> =
-                fs::read_dir(&new.pins_directory)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-            ensure!(left == [new.pins_directory.join(format!("v{ABI_VERSION}"))], "{left:?}");
+            drop((protection, dataplane));
+            ensure!(Dataplane::open(&new)?.notes().is_empty(), "made anew once more");
             Ok(())
         })
     });
 }
 
 #[test]
-fn no_list_is_shared_with_superseded_tables() {
-    in_scratch("shared", |scratch| {
-        let old = options(scratch, small());
-        let listed = ["192.0.2.1", "10.0.0.0/8", "2001:db8::1", "2001:db8::/32"];
-        Dataplane::open(&old)?.writer().apply(&listed.map(block))?;
-        let new = options(scratch, Capacity { addresses_v4: 128, ..small() });
-        Dataplane::open(&new)?.writer().apply(&listed.map(remove))?;
-        let elsewhere = OpenOptions { pins_directory: scratch.bpffs().join("elsewhere"), ..old };
-        fs::create_dir(&elsewhere.pins_directory)?;
-        let set = format!("v{ABI_VERSION}");
-        fs::rename(new.pins_directory.join(format!("{set}-old-1")), elsewhere.pins_directory.join(set))?;
-        let left = sorted(Dataplane::open(&elsewhere)?.writer().installed()?);
-        ensure!(left == sorted(listed.map(block).to_vec()), "{left:?}");
-        // Lists that do not fit any more are told of, and hinder nothing.
-        let tiny = options(scratch, Capacity { addresses_v4: 16, ..small() });
+fn less_capacity_takes_nothing_away() {
+    in_scratch("less", |scratch| {
         let many: Vec<Change> = (0..32).map(|i| block(&format!("192.0.2.{i}"))).collect();
-        Dataplane::open(&new)?.writer().apply(&many)?;
+        Dataplane::open(&options(scratch, small()))?.writer().apply(&many)?;
+        let tiny = options(scratch, Capacity { addresses_v4: 16, ..small() });
         let dataplane = Dataplane::open(&tiny)?;
-        let notes = dataplane.notes().join("\n");
-        ensure!(notes.contains("addresses_v4 is too small"), "{notes}");
-        ensure!(dataplane.writer().installed()?.len() == 16, "not filled as far as possible");
+        let mut writer = dataplane.writer();
+        ensure!(writer.installed()?.len() == 32, "entries are lost");
+        let refused = writer.apply(&[block("198.51.100.1")]);
+        ensure!(matches!(refused, Err(ApplyError::Full { capacity: 16, .. })), "{refused:?}");
+        writer.apply(&many).context("what is there can be changed")?;
         Ok(())
     });
 }
@@ -385,14 +371,13 @@ fn maps_that_do_not_fit_are_refused() {
         drop(Dataplane::open(&options)?);
         let set = options.pins_directory.join(format!("v{ABI_VERSION}"));
         // Both are maps, but not this one.
-        fs::remove_file(set.join("cells"))?;
-        fs::rename(set.join("addresses_v6"), set.join("cells"))?;
-        let error = Dataplane::open(&options).map(drop).unwrap_err();
-        let text = format!("{error:#}");
-        ensure!(text.contains("addresses_v6 is missing") && text.contains("limiter detach"), "{text}");
-        fs::rename(set.join("prefixes_v6"), set.join("addresses_v6"))?;
+        fs::remove_file(set.join("secret"))?;
+        fs::rename(set.join("exact_v6"), set.join("secret"))?;
         let text = format!("{:#}", Dataplane::open(&options).map(drop).unwrap_err());
-        ensure!(text.contains("type 11 instead of 1") && text.contains("limiter detach"), "{text}");
+        ensure!(text.contains("exact_v6 is missing") && text.contains("limiter detach"), "{text}");
+        fs::rename(set.join("counters"), set.join("exact_v6"))?;
+        let text = format!("{:#}", Dataplane::open(&options).map(drop).unwrap_err());
+        ensure!(text.contains("type 6 instead of 2") && text.contains("limiter detach"), "{text}");
 
         let detached = kernel::detach(&options.pins_directory, &[])?;
         ensure!(detached.maps_removed && detached.interfaces.is_empty(), "{detached:?}");

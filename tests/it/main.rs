@@ -2,6 +2,7 @@
 
 mod cli;
 mod dataplane;
+mod growth;
 mod harness;
 mod life;
 mod metrics;

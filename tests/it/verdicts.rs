@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use limiter_common::abi::{Limits, Settings};
 use limiter_common::testing::vectors::{NOW, Sequence, TableSet, Vector, moments, sequences, vectors};
-use limiter_common::{Action, Nanos, Prefix, Reason, judge};
+use limiter_common::{Action, Nanos, Reason, judge};
 use limiter_tests::Dice;
 use limiter_user::config::Capacity;
 use limiter_user::dataplane::Change;
@@ -41,10 +41,8 @@ fn load(set: TableSet, moments: &[Nanos]) -> Vec<TestPrograms> {
     let programs = TestPrograms::load_all(&settings, &limits, &CAPACITY)
         .unwrap_or_else(|error| panic!("{set:?}: {error:#}"));
     let installed = set.installed();
-    let hosts = installed.addresses.iter().map(|(address, entry)| (Prefix::host(*address), *entry));
-    let prefixes = installed.prefixes.iter().map(|(prefix, entry)| (*prefix, *entry));
     let changes: Vec<Change> =
-        hosts.chain(prefixes).map(|(prefix, entry)| Change { prefix, entry }).collect();
+        installed.0.iter().map(|(prefix, entry)| Change { prefix: *prefix, entry: *entry }).collect();
     programs[0].writer().apply(&changes).unwrap_or_else(|error| panic!("{set:?}: {error}"));
     programs
 }

@@ -7,19 +7,13 @@ use crate::gcra::Quota;
 /// The layout that pins of this version have. If this test fails, the change needs a new [`ABI_VERSION`], and pins of
 /// the old one need a thought; then write down the new layout here.
 const LAYOUT: &str = "\
-version 1
+version 2
 entry size 16 align 8
 entry.block_until at 0
 entry.allow_until at 8
 count size 16 align 8
 count.packets at 0
 count.bytes at 8
-prefix_key_v4 size 8 align 4
-prefix_key_v4.len at 0
-prefix_key_v4.address at 4
-prefix_key_v6 size 20 align 4
-prefix_key_v6.len at 0
-prefix_key_v6.address at 4
 service size 4 align 4
 set size 128 align 8
 quota size 40 align 8
@@ -29,16 +23,18 @@ limits.policies at 0
 limits.services at 7680
 limits.service_count at 7928
 limits.reserved at 7932
-settings size 56 align 8
+settings size 64 align 8
 settings.secret at 0
 settings.fixed_now at 16
 settings.tick at 24
 settings.sets at 32
-settings.slot at 36
-settings.limited at 40
-settings.super_frames at 44
-settings.log_drops at 48
-settings.reserved at 52
+settings.buckets_v4 at 36
+settings.buckets_v6 at 40
+settings.slot at 44
+settings.limited at 48
+settings.super_frames at 52
+settings.log_drops at 56
+settings.reserved at 60
 slot.owner at 0
 slot.tat at 8
 share.at at 0
@@ -55,10 +51,13 @@ quota.per_byte at 8
 quota.tolerance at 16
 quota.slack at 24
 quota.largest at 32
-map addresses_v4 Hash key 4 value 16 flags 0
-map addresses_v6 Hash key 16 value 16 flags 0
-map prefixes_v4 LpmTrie key 8 value 16 flags 1
-map prefixes_v6 LpmTrie key 20 value 16 flags 1
+map level_v4 Array key 4 value 8 flags 1024
+map wide_v4 Array key 4 value 8 flags 1024
+map exact_v4 Array key 4 value 64 flags 1024
+map filter_v6 Array key 4 value 8 flags 1024
+map exact_v6 Array key 4 value 128 flags 1024
+map lengths Array key 4 value 176 flags 1024
+map hits Array key 4 value 128 flags 1024
 map slots Array key 4 value 128 flags 1024
 map cells Array key 4 value 8 flags 1024
 map gate Array key 4 value 8 flags 1024
@@ -89,8 +88,6 @@ fn layout() -> String {
     }
     layout!("entry", Entry, block_until, allow_until);
     layout!("count", Count, packets, bytes);
-    layout!("prefix_key_v4", PrefixKey<4>, len, address);
-    layout!("prefix_key_v6", PrefixKey<16>, len, address);
     layout!("service", Service);
     layout!("set", Set<u64>);
     layout!("quota", Quota);
@@ -103,6 +100,8 @@ fn layout() -> String {
         fixed_now,
         tick,
         sets,
+        buckets_v4,
+        buckets_v6,
         slot,
         limited,
         super_frames,

@@ -39,6 +39,7 @@ struct Tables {
     exact_v4: Vec<v4::Bucket<AtomicU64>>,
     filter: Vec<AtomicU64>,
     short: Vec<AtomicU64>,
+    any_short: AtomicU64,
     long: Vec<AtomicU64>,
     exact_v6: Vec<v6::Bucket<AtomicU64>>,
 }
@@ -56,6 +57,7 @@ impl Tables {
             exact_v4: buckets(1),
             filter: words(v6::FILTER_WORDS),
             short: words(v6::LENGTH_WORDS),
+            any_short: AtomicU64::new(0),
             long: words(v6::LENGTH_WORDS + 1),
             exact_v6: buckets(1),
         }
@@ -67,8 +69,8 @@ impl Tables {
     }
 
     fn v6(&self) -> v6::Writer<'_> {
-        let Self { filter, short, long, exact_v6: exact, .. } = self;
-        v6::Writer { filter, short, long, exact, secret: SECRET }
+        let Self { filter, short, any_short, long, exact_v6: exact, .. } = self;
+        v6::Writer { filter, short, any_short, long, exact, secret: SECRET }
     }
 
     fn set(&mut self, prefix: Prefix, listed: Listed) {
@@ -114,7 +116,10 @@ impl Tables {
             Address::V4(bytes) => v4::lookup(&self.v4(), u32::from_be_bytes(bytes)),
             Address::V6(bytes) => {
                 let address = u128::from_be_bytes(bytes);
-                v6::lookup(&self.v6(), (address >> 64) as u64, address as u64)
+                let (high, low) = ((address >> 64) as u64, address as u64);
+                let listed = v6::lookup(&self.v6(), high, low);
+                assert!(v6::quick(&self.v6(), high).is_none_or(|quick| quick == listed), "{address:x}");
+                listed
             }
         }
     }
@@ -268,8 +273,8 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
 fn deadlines_are_rounded_up() {
     use crate::abi::Entry;
     let entry = Entry { block_until: 1, allow_until: u64::MAX - 1 };
-    assert_eq!(entry.rounded(), Entry { block_until: 1 << 27, allow_until: u64::MAX });
-    let exact = Entry { block_until: 5 << 27, allow_until: 0 };
+    assert_eq!(entry.rounded(), Entry { block_until: 1 << 28, allow_until: u64::MAX });
+    let exact = Entry { block_until: 5 << 28, allow_until: 0 };
     assert_eq!(exact.rounded(), exact);
     assert_eq!(Listed::from_bits(Listed::from_entry(exact).to_bits()).entry(), exact);
 }

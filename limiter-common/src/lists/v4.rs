@@ -24,15 +24,19 @@ pub const LENGTH_WORDS: usize = 4;
 /// | bits | |
 /// |---|---|
 /// | 33 | the prefix, see [`key`] |
+/// | 1 | whether the prefix may have a word of the other action too |
 /// | 1 | whether it is allowed; else it is blocked |
-/// | 30 | the deadline |
+/// | 29 | the deadline |
 ///
 /// Words are taken from the first on, and [`REMOVED`] ones are not 0, so a bucket is full if its last word is not 0.
 pub type Bucket<W> = [W; WORDS];
 
 /// Bit of a word that says which of the two deadlines it has.
 const ALLOW: u64 = 1 << DEADLINE_BITS;
-const KEY_AT: u32 = DEADLINE_BITS + 1;
+/// Bit of a word that says that there may be another one for the other action.
+const TWIN: u64 = ALLOW << 1;
+const KEY_AT: u32 = DEADLINE_BITS + 2;
+#[cfg(target_has_atomic = "64")]
 /// Holds the place of an entry that is gone: the search goes on behind it. No prefix has this key.
 const REMOVED: u64 = 1;
 
@@ -60,11 +64,22 @@ pub trait Memory {
     /// Below [`LENGTH_WORDS`]. Each byte is the length of some prefix that is not a host, plus 1; or 0.
     fn lengths(&self, index: u32) -> Option<&Self::Word>;
     fn secret(&self) -> [u64; 2];
+
+    /// `so_far`, and what the exact table says of the prefix with this [`key`]. The kernel makes it a function of its
+    /// own, which the verifier checks once.
+    #[inline(always)]
+    fn join(&self, key: u64, so_far: Listed) -> Listed
+    where
+        Self: Sized,
+    {
+        so_far.union(probe(self, key))
+    }
 }
 
 /// A prefix as a number of 33 bits: its bits, then a one, then zeros.
 #[inline(always)]
-const fn key(address: u32, length: u32) -> u64 {
+#[must_use]
+pub const fn key(address: u32, length: u32) -> u64 {
     let behind = 32 - length;
     ((address as u64 >> behind) << 1 | 1) << behind
 }
@@ -101,19 +116,28 @@ pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
     let key = key(address, 32);
     let (first, _) = places(key, memory.secret(), memory.buckets());
     let bucket = memory.bucket(first)?;
-    let found = bucket.iter().any(|word| (word.load() >> KEY_AT) == key);
-    let full = bucket[WORDS - 1].load() != 0;
-    match (found, full) {
-        (_, true) => None,
-        (false, false) => Some(Listed::NONE),
-        (true, false) => Some(scan(bucket, key)),
+    for word in bucket {
+        // What is left of the word if the upper bits agree.
+        let rest = word.load() ^ key << KEY_AT;
+        if rest >> KEY_AT == 0 {
+            return (rest & TWIN == 0).then(|| deadline(rest));
+        }
     }
+    // The second bucket is not looked at here.
+    (bucket[WORDS - 1].load() == 0).then_some(Listed::NONE)
+}
+
+/// What a word says, without its key and without a twin.
+#[inline(always)]
+const fn deadline(rest: u64) -> Listed {
+    // The bit of the action moves the deadline by 32 bits, or by none.
+    Listed((rest & FOR_GOOD) << ((rest & ALLOW) >> (DEADLINE_BITS - 5)))
 }
 
 /// The same without the short cut, for a /24 of which the level does not say all.
 #[inline(always)]
 pub fn closer<M: Memory>(memory: &M, address: u32) -> Listed {
-    let mut listed = probe(memory, key(address, 32));
+    let mut listed = memory.join(key(address, 32), Listed::NONE);
     let cell = address >> 8;
     let wide = memory.wide(cell >> 6).is_none_or(|word| word.load() >> (cell & 63) & 1 != 0);
     if !wide {
@@ -126,7 +150,7 @@ pub fn closer<M: Memory>(memory: &M, address: u32) -> Listed {
             let length = (lengths & 0xff) as u32;
             if length != 0 {
                 // Masked for the verifier, which does not know what the daemon writes.
-                listed = listed.union(probe(memory, key(address, (length - 1) & 31)));
+                listed = memory.join(key(address, (length - 1) & 31), listed);
             }
             lengths >>= 8;
             if lengths == 0 {
@@ -137,9 +161,9 @@ pub fn closer<M: Memory>(memory: &M, address: u32) -> Listed {
     listed
 }
 
-/// What the exact table says of exactly this prefix.
+/// What the exact table says of exactly the prefix with this [`key`].
 #[inline(always)]
-fn probe<M: Memory>(memory: &M, key: u64) -> Listed {
+pub fn probe<M: Memory>(memory: &M, key: u64) -> Listed {
     let (first, second) = places(key, memory.secret(), memory.buckets());
     let Some(bucket) = memory.bucket(first) else { return Listed::NONE };
     let listed = scan(bucket, key);
@@ -152,19 +176,16 @@ fn probe<M: Memory>(memory: &M, key: u64) -> Listed {
     }
 }
 
-/// What a bucket says of a key. Without branches: there are at most two words of a key, one for each action, and the
-/// verifier would follow all combinations.
+/// What a bucket says of a key.
 #[inline(always)]
 fn scan<W: Word>(bucket: &Bucket<W>, key: u64) -> Listed {
-    let (mut block, mut allow) = (0, 0);
+    let mut listed = 0;
     for word in bucket {
-        let difference = word.load() ^ key << KEY_AT;
-        // All ones if the upper bits agree, else 0.
-        let same = (((difference >> KEY_AT) as i64).wrapping_sub(1) >> 63) as u64;
-        let allows = ((difference << (63 - DEADLINE_BITS)) as i64 >> 63) as u64;
-        let deadline = difference & FOR_GOOD & same;
-        block |= deadline & !allows;
-        allow |= deadline & allows;
+        let rest = word.load() ^ key << KEY_AT;
+        if rest >> KEY_AT == 0 {
+            // There is one word for each action at most.
+            listed |= deadline(rest).0;
+        }
     }
-    Listed::new(block, allow)
+    Listed(listed)
 }

@@ -26,7 +26,7 @@ pub struct Slot<W> {
     low: W,
     /// 1 more than the length; 0 if the place was never taken.
     length: W,
-    /// 30 bits blocked until, 30 bits allowed until, and in the upper 4 how often the place was taken, so that a reader
+    /// 29 bits blocked until, 29 bits allowed until, and in the upper 6 how often the place was taken, so that a reader
     /// sees it when the prefix changes under its eyes.
     deadlines: W,
 }
@@ -47,17 +47,31 @@ pub trait Memory {
     fn buckets(&self) -> u32;
     /// Below [`LENGTH_WORDS`]. Each byte is a length in use below 64, plus 1; or 0.
     fn short(&self, index: u32) -> Option<&Self::Word>;
+    /// 0 if no length below 64 is in use.
+    fn any_short(&self) -> Option<&Self::Word>;
     /// Below [`LENGTH_WORDS`] + 1. The same of lengths from 64 to 128.
     fn long(&self, index: u32) -> Option<&Self::Word>;
     fn secret(&self) -> [u64; 2];
+
+    /// `so_far`, and what the exact table says of exactly this prefix. The kernel makes it a function of its own, which
+    /// the verifier checks once.
+    #[inline(always)]
+    fn join(&self, key: Key, so_far: Listed) -> Listed
+    where
+        Self: Sized,
+    {
+        so_far.union(probe(self, key))
+    }
 }
 
 /// A prefix as it is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Key {
-    high: u64,
-    low: u64,
-    length: u64,
+pub struct Key {
+    /// The halves of the address; bits behind the length are 0.
+    pub high: u64,
+    pub low: u64,
+    /// 1 more than the length.
+    pub length: u64,
 }
 
 impl Key {
@@ -91,6 +105,13 @@ const fn filter_bit(high: u64, length: u32, secret: [u64; 2]) -> (u32, u32) {
     (bit >> 6, bit & 63)
 }
 
+/// [`lookup`], if it can be told from the filter alone: nothing is listed in the /64, and no shorter prefix anywhere.
+#[inline(always)]
+pub fn quick<M: Memory>(memory: &M, high: u64) -> Option<Listed> {
+    let shorter = memory.any_short().is_none_or(|word| word.load() != 0);
+    (!shorter && !filtered(memory, high, 64)).then_some(Listed::NONE)
+}
+
 /// What the tables say of the address with these halves.
 #[inline(always)]
 pub fn lookup<M: Memory>(memory: &M, high: u64, low: u64) -> Listed {
@@ -110,7 +131,7 @@ pub fn lookup<M: Memory>(memory: &M, high: u64, low: u64) -> Listed {
             // Masked for the verifier, which does not know what the daemon writes.
             let key = Key::new(high, 0, length.wrapping_sub(1) & 63);
             if length != 0 && filtered(memory, key.high, length - 1) {
-                listed = listed.union(probe(memory, key));
+                listed = memory.join(key, listed);
             }
         }
     }
@@ -131,7 +152,7 @@ fn long<M: Memory>(memory: &M, high: u64, low: u64) -> Listed {
             let length = (lengths & 0xff) as u32;
             lengths >>= 8;
             if length != 0 {
-                listed = listed.union(probe(memory, Key::new(high, low, (length - 1) & 0xff)));
+                listed = memory.join(Key::new(high, low, (length - 1) & 0xff), listed);
             }
         }
     }
@@ -146,7 +167,7 @@ fn filtered<M: Memory>(memory: &M, high: u64, length: u32) -> bool {
 
 /// What the exact table says of exactly this prefix.
 #[inline(always)]
-fn probe<M: Memory>(memory: &M, key: Key) -> Listed {
+pub fn probe<M: Memory>(memory: &M, key: Key) -> Listed {
     let (first, second) = key.places(memory.secret(), memory.buckets());
     let Some(bucket) = memory.bucket(first) else { return Listed::NONE };
     let listed = scan(bucket, key);
@@ -161,15 +182,14 @@ fn scan<W: Word>(bucket: &Bucket<W>, key: Key) -> Listed {
     let mut listed = 0;
     for slot in bucket {
         let before = slot.deadlines.load();
-        let different =
-            (slot.high.load() ^ key.high) | (slot.low.load() ^ key.low) | (slot.length.load() ^ key.length);
+        if slot.high.load() != key.high || slot.low.load() != key.low || slot.length.load() != key.length {
+            continue;
+        }
         let deadlines = slot.deadlines.load();
-        // Taken by another prefix meanwhile. New deadlines of the same one are fine.
-        let moved = (before ^ deadlines) >> TURN_AT;
-        // All ones if nothing is different, else 0.
-        let rest = different | moved;
-        let same = !(((rest | rest.wrapping_neg()) as i64 >> 63) as u64);
-        listed |= deadlines & same;
+        // Else it was taken by another prefix meanwhile. New deadlines of the same one are fine.
+        if (before ^ deadlines) >> TURN_AT == 0 {
+            listed |= deadlines;
+        }
     }
     Listed::new(listed & FOR_GOOD, listed >> DEADLINE_BITS & FOR_GOOD)
 }

@@ -61,6 +61,37 @@ pub(crate) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Pack
     Ok((packet, Header { at, payload_len, next_header }))
 }
 
+/// Bytes behind the fixed header.
+#[inline(always)]
+fn payload_len<F: Frame + ?Sized>(frame: &F, header: &Header, lengths: Lengths) -> Result<usize, Reason> {
+    let available = frame.len().saturating_sub(header.at + HEADER);
+    match header.payload_len {
+        0 if lengths.super_frames => Ok(available),
+        // Zero announces a jumbogram (RFC 2675), which no Ethernet carries; only "nothing follows" is honest.
+        0 if header.next_header != NO_NEXT => Err(Reason::IpLength),
+        len if len > available => Err(Reason::IpLength),
+        len => Ok(len),
+    }
+}
+
+/// Whether there are no extension headers but ports, as most packets have it.
+#[inline(always)]
+pub fn is_direct<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
+    frame.read(at + 6).is_some_and(|[next_header]| upper::has_ports(next_header))
+}
+
+/// [`transport`] for packets that are [direct](is_direct).
+#[inline(always)]
+pub(crate) fn direct_transport<F: Frame + ?Sized>(
+    frame: &F,
+    header: &Header,
+    lengths: Lengths,
+) -> Result<Transport, Reason> {
+    let (at, len) = (header.at + HEADER, payload_len(frame, header, lengths)?);
+    let payload = upper::Payload { at, len, fragment: Fragment::Whole };
+    upper::ports(frame, payload, header.next_header, lengths)
+}
+
 #[inline(always)]
 pub(crate) fn transport<F: Frame + ?Sized>(
     frame: &F,
@@ -68,18 +99,8 @@ pub(crate) fn transport<F: Frame + ?Sized>(
     lengths: Lengths,
 ) -> Result<Transport, Reason> {
     let mut at = header.at + HEADER;
-    let available = frame.len().saturating_sub(at);
+    let end = at + payload_len(frame, header, lengths)?;
     let mut next_header = header.next_header;
-    let payload_len = match header.payload_len {
-        0 if lengths.super_frames => available,
-        // Zero announces a jumbogram (RFC 2675), which no Ethernet carries; only "nothing follows" is honest.
-        0 if next_header != NO_NEXT => return Err(Reason::IpLength),
-        len => len,
-    };
-    if payload_len > available {
-        return Err(Reason::IpLength);
-    }
-    let end = at + payload_len;
     let mut fragment = Fragment::Whole;
     let mut fragment_header = false;
     let mut headers = 0;

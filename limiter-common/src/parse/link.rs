@@ -35,6 +35,19 @@ pub enum Network {
     V6 { at: usize },
 }
 
+/// Where the IP header starts if the frame has no tags, as nearly all have none.
+pub const PLAIN: usize = ETHER_TYPE_AT + 2;
+
+/// What [`find_network`] finds if it is IP on plain Ethernet, that is at [`PLAIN`]; else `None`.
+#[inline(always)]
+pub fn find_plain<F: Frame + ?Sized>(frame: &F) -> Option<Network> {
+    match frame.read(ETHER_TYPE_AT).map(u16::from_be_bytes)? {
+        IPV4 => Some(Network::V4 { at: PLAIN }),
+        IPV6 => Some(Network::V6 { at: PLAIN }),
+        _ => None,
+    }
+}
+
 /// Finds the IP header.
 ///
 /// # Errors

@@ -52,6 +52,12 @@ pub(super) fn fragment(protocol: u8, offset: usize, more: bool, len: usize) -> R
     }
 }
 
+/// Whether it is one of those that nearly all traffic is.
+#[inline(always)]
+pub(super) fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, TCP | UDP)
+}
+
 /// The ports of TCP, UDP and SCTP; every other protocol is opaque.
 #[inline(always)]
 pub(super) fn ports<F: Frame + ?Sized>(

@@ -8,46 +8,28 @@ use crate::parse::Lengths;
 use crate::slots::{self, Charge, Key, Policy, Rates, Set};
 use crate::{Address, Nanos, Prefix, Tables};
 
-/// What the four list maps hold.
+/// What is listed, as a plain model of [`crate::lists`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Installed {
-    pub addresses: BTreeMap<Address, Entry>,
-    /// No hosts. Each entry holds its own deadlines and those of all prefixes that contain it.
-    pub prefixes: BTreeMap<Prefix, Entry>,
-}
+pub struct Installed(pub BTreeMap<Prefix, Entry>);
 
 impl Installed {
-    /// The maps that stand for these lists, by the rule of [`Entry`]. What is said of one prefix several times counts
-    /// together.
+    /// What is said of one prefix several times counts together.
     #[must_use]
     pub fn from_lists(lists: &[(Prefix, Entry)]) -> Self {
         let mut installed = Self::default();
         for (prefix, entry) in lists {
-            if prefix.is_host() {
-                let slot = installed.addresses.entry(prefix.address()).or_default();
-                *slot = slot.union(*entry);
-            } else {
-                let inherited = lists
-                    .iter()
-                    .filter(|(wider, _)| wider.covers(*prefix))
-                    .fold(Entry::NONE, |all, (_, wider)| all.union(*wider));
-                installed.prefixes.insert(*prefix, inherited);
-            }
+            let slot = installed.0.entry(*prefix).or_default();
+            *slot = slot.union(*entry);
         }
         installed
     }
 
-    /// The lookup of the maps: the exact entry joined with the longest matching prefix.
+    /// The union of all entries that contain `source`.
     #[must_use]
     pub fn entry(&self, source: &Address) -> Entry {
-        let exact = self.addresses.get(source).copied().unwrap_or_default();
-        let longest = (0..=source.bits())
-            .rev()
-            .filter_map(|len| self.prefixes.get(&Prefix::new(*source, len)?))
-            .next()
-            .copied()
-            .unwrap_or_default();
-        exact.union(longest)
+        (0..=source.bits())
+            .filter_map(|len| self.0.get(&Prefix::new(*source, len)?))
+            .fold(Entry::NONE, |all, entry| all.union(*entry))
     }
 }
 

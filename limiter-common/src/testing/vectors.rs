@@ -46,7 +46,9 @@ pub use sets::{
 };
 
 /// When everything happens.
-pub const NOW: Nanos = Nanos::from_secs(100_000);
+pub const NOW: Nanos = Nanos(372_529 * UNIT);
+/// The unit of the lists' deadlines, see [`crate::lists`].
+pub(crate) const UNIT: u64 = 1 << 28;
 
 /// A frame and the one right reason.
 #[derive(Debug, Clone)]

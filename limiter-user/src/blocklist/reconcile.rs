@@ -25,6 +25,25 @@ impl Blocklist {
         Ok(changes)
     }
 
+    /// Gives `installed`, which is sorted, the deadlines of this list where the kernel has them, only [rounded
+    /// up](Entry::rounded): that is no difference, and nothing that anybody has said.
+    pub fn unround(&self, installed: &mut [Change]) {
+        let mut desired = self.entries().peekable();
+        for Change { prefix, entry } in installed {
+            while desired.next_if(|change| change.prefix < *prefix).is_some() {}
+            let Some(Change { entry: exact, .. }) = desired.next_if(|change| change.prefix == *prefix) else {
+                continue;
+            };
+            let rounded = exact.rounded();
+            if entry.block_until == rounded.block_until {
+                entry.block_until = exact.block_until;
+            }
+            if entry.allow_until == rounded.allow_until {
+                entry.allow_until = exact.allow_until;
+            }
+        }
+    }
+
     /// What `installed`, which is sorted, says beyond this list, as claims of `owner`. What a wider installed prefix
     /// says too is left out of the narrower ones: they only inherited it.
     #[must_use]

@@ -250,6 +250,28 @@ fn random_case(seed: u64, steps: u64) {
 }
 
 #[test]
+fn deadlines_that_the_kernel_has_rounded_are_no_difference() {
+    let mut list = Blocklist::new();
+    let operator = list.owner(&Owner::Operator).unwrap();
+    let claim = |text: &str, until: u64| {
+        let key = Key { prefix: text.parse().unwrap(), action: Action::Block, owner: operator };
+        let terms = Terms { until: Nanos(until), created: 0, actor: None, reason: None };
+        Edit::Set(Claim { key, terms })
+    };
+    let edits = vec![claim("192.0.2.1", 1_000_000_000), claim("192.0.2.2", u64::MAX - 1), claim("::1", 7)];
+    let changes = list.apply(edits).changes;
+    let rounded = |change: Change| Change { entry: change.entry.rounded(), ..change };
+    let mut installed: Vec<Change> = changes.into_iter().map(rounded).collect();
+    installed.sort_unstable_by_key(|change| change.prefix);
+    list.unround(&mut installed);
+    assert_eq!(list.reconcile(installed.clone()).unwrap(), []);
+    // What is really another deadline stays one.
+    installed[0].entry.block_until += 1 << 27;
+    list.unround(&mut installed);
+    assert_eq!(list.reconcile(installed).unwrap().len(), 1);
+}
+
+#[test]
 fn random_edits_keep_list_kernel_and_model_together() {
     for seed in 0..60 {
         random_case(seed, 30);

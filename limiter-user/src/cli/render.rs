@@ -175,6 +175,10 @@ pub(super) fn status(out: &mut impl Write, palette: Palette, status: &Status) ->
         counted(status.blocks, "blocked prefix", "blocked prefixes"),
         counted(status.allows, "allowed prefix", "allowed prefixes")
     )?;
+    if status.not_in_force > 0 {
+        let text = counted(status.not_in_force, "entry is NOT IN FORCE", "entries are NOT IN FORCE");
+        writeln!(out, "{}", palette.bad(text))?;
+    }
 
     if !status.interfaces.is_empty() {
         writeln!(out)?;

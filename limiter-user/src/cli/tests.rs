@@ -200,6 +200,7 @@ fn status() -> Status {
         ],
         blocks: 1_000_000,
         allows: 1,
+        not_in_force: 12_000,
         tables: vec![
             TableStatus { table: "addresses_v4".to_owned(), entries: 1_000_000, capacity: 1_048_576 },
             TableStatus { table: "prefixes_v6".to_owned(), entries: 0, capacity: 262_144 },

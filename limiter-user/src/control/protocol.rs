@@ -115,6 +115,9 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     pub blocks: u64,
     pub allows: u64,
+    /// Entries that are listed, but which the kernel did not take; a warning says why.
+    #[serde(default)]
+    pub not_in_force: u64,
     pub tables: Vec<TableStatus>,
     pub lists: Vec<ListStatus>,
     /// Things an operator should know, as sentences: state that was lost, lists that failed, a failed reload.

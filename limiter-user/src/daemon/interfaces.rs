@@ -228,10 +228,9 @@ impl Watched {
         let name = &self.config.name;
         match protection.attached(name) {
             Ok(Some(attached)) => {
-                let same = self.attached.as_ref().is_some_and(|known| {
-                    known.program_id == attached.program_id && known.ifindex == attached.ifindex
-                });
-                self.current &= same;
+                let same = self.attached.as_ref().is_some_and(|known| known.ifindex == attached.ifindex);
+                // Its program may be another one by now: those of growing tables are replaced.
+                self.current &= same && !attached.superseded && protection.put_there(&attached);
                 self.attached = Some(attached);
             }
             Ok(None) => {

@@ -13,10 +13,12 @@ mod links;
 mod lists;
 mod load;
 mod log;
+mod mapped;
 mod maps;
 mod netlink;
 mod object;
 mod pins;
+mod programs;
 pub mod testrun;
 
 use std::fmt;
@@ -29,6 +31,7 @@ use self::counters::KernelReader;
 use self::lists::KernelWriter;
 use self::maps::Maps;
 use self::pins::{Opened, Pins};
+use self::programs::Programs;
 use crate::config;
 use crate::dataplane::{Reader, Writer};
 
@@ -54,11 +57,12 @@ pub struct OpenOptions {
 pub struct Dataplane {
     pins: Arc<Pins>,
     maps: Arc<Maps>,
+    programs: Arc<Programs>,
     capacity: config::Capacity,
+    secret: [u64; 2],
     features: Features,
     adopted: bool,
     notes: Vec<String>,
-    log_drops: bool,
     replace: bool,
 }
 
@@ -74,14 +78,19 @@ impl Dataplane {
         let features = probe()?;
         let pins = Pins::lock(&options.pins_directory)?;
         let Opened { maps, adopted, notes } = pins.open_maps(&options.capacity)?;
+        let (pins, maps) = (Arc::new(pins), Arc::new(maps));
+        let secret = programs::secret(&maps).context("cannot keep the hash secret")?;
+        let (frags, log_drops) = (features.frags, options.log_drops);
+        let programs = Programs::new(Arc::clone(&pins), Arc::clone(&maps), secret, frags, log_drops);
         Ok(Self {
-            pins: Arc::new(pins),
-            maps: Arc::new(maps),
+            pins,
+            maps,
+            programs: Arc::new(programs),
             capacity: options.capacity,
+            secret,
             features,
             adopted,
             notes,
-            log_drops: options.log_drops,
             replace: options.replace,
         })
     }
@@ -103,7 +112,8 @@ impl Dataplane {
 
     /// The lists. There shall be one writer at a time.
     pub fn writer(&self) -> Box<dyn Writer> {
-        Box::new(KernelWriter::new(Arc::clone(&self.maps)))
+        let (maps, programs) = (Arc::clone(&self.maps), Arc::clone(&self.programs));
+        Box::new(KernelWriter::new(maps, programs, self.capacity, self.secret))
     }
 
     /// The counters and capacities.
@@ -121,10 +131,11 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// If the hash secret cannot be made or read.
+    /// If the pins cannot be read.
     pub fn protection(&self) -> anyhow::Result<Protection> {
-        let (pins, maps) = (Arc::clone(&self.pins), Arc::clone(&self.maps));
-        Protection::new(pins, maps, self.features.clone(), self.log_drops, self.replace)
+        let (pins, maps, programs) =
+            (Arc::clone(&self.pins), Arc::clone(&self.maps), Arc::clone(&self.programs));
+        Protection::new(pins, maps, programs, self.replace)
     }
 }
 
@@ -157,7 +168,7 @@ pub struct Attached {
     pub frags: bool,
     /// The kernel's number of the program.
     pub program_id: u32,
-    /// It has the tables of another ABI version or of other sizes, whose lists stay as they were.
+    /// It has the tables of another ABI version or former ones, whose lists stay as they were.
     pub superseded: bool,
 }
 

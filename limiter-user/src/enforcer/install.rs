@@ -35,6 +35,16 @@ impl Installer {
         self.writer.installed()
     }
 
+    /// Announces the entries that are about to be added, so that there is room for all of them at once; none if there
+    /// are no more to come.
+    pub(super) fn expect(&mut self, prefixes: impl Iterator<Item = Prefix>) {
+        let (mut v4, mut v6) = (0, 0);
+        for prefix in prefixes {
+            if prefix.address().is_v4() { v4 += 1 } else { v6 += 1 }
+        }
+        self.writer.expect(v4, v6);
+    }
+
     /// How many entries are not as they shall be.
     pub(super) fn missing(&self) -> u64 {
         self.missing.len() as u64
@@ -77,8 +87,9 @@ impl Installer {
         self.retry(limits, list);
     }
 
-    /// Tries again some of what is missing.
+    /// Tries again some of what is missing, when there is time.
     pub(super) fn settle(&mut self, list: &Blocklist) {
+        self.writer.tidy();
         self.retry([TRIED; TABLES], list);
     }
 

@@ -115,7 +115,7 @@ impl Worker {
         let Parameters { writer, config, boot_id, clock, lifelines } = parameters;
         let begun = clock();
         let mut kernel = Installer::new(writer);
-        let installed = kernel.installed().context("cannot read what is in the kernel's lists")?;
+        let mut installed = kernel.installed().context("cannot read what is in the kernel's lists")?;
 
         let mut list = Blocklist::new();
         let operator = list.owner(&Owner::Operator)?;
@@ -156,6 +156,8 @@ impl Worker {
         let listed = plan.edits.len();
         worker.list.apply(plan.edits);
         worker.lists = plan.lists;
+        installed.sort_unstable_by_key(|change| change.prefix);
+        worker.list.unround(&mut installed);
         worker.recover(&installed, &guards, opened.lost, begun);
 
         let found = installed.len();
@@ -163,7 +165,9 @@ impl Worker {
         had.sort_unstable();
         let changes = worker.list.reconcile(installed)?;
         let changed = changes.len();
+        worker.kernel.expect(changes.iter().map(|change| change.prefix));
         worker.kernel.apply_what_fits(changes, &had, &worker.list);
+        worker.kernel.expect(std::iter::empty());
         drop(had);
         if let Some(problem) = worker.kernel.problem() {
             tracing::warn!("{problem}");
@@ -754,6 +758,7 @@ impl Worker {
     /// Takes back what was made of a long request.
     fn fail(&mut self, work: Work, error: Error) {
         let Work { job, touched } = work;
+        self.kernel.expect(std::iter::empty());
         match job {
             Job::Import(import) => {
                 let reply = self.take_import_back(import, |key| touched.contains(key));
@@ -771,6 +776,7 @@ impl Worker {
     }
 
     fn end(&mut self, job: Job) {
+        self.kernel.expect(std::iter::empty());
         match job {
             Job::Import(import) => self.end_import(import),
             Job::Reload(Reloading { lists, sentences, reply, .. }) => {
@@ -798,6 +804,8 @@ impl Worker {
         let former = std::mem::replace(&mut self.config, config);
         match self.plan_reload(&former, files) {
             Ok((parts, lists, sentences)) => {
+                let sets = parts.iter().flatten().filter(|edit| matches!(edit, Edit::Set(_)));
+                self.kernel.expect(sets.map(|edit| edit.key().prefix));
                 Some(Reloading { parts, undo: Vec::new(), former, lists, sentences, reply })
             }
             Err(error) => {

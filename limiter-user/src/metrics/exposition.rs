@@ -88,6 +88,12 @@ fn lists(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
     let summary = &snapshot.summary;
     gauge(registry, "limiter_blocks", "Prefixes that somebody blocks")?.set(signed(summary.blocks));
     gauge(registry, "limiter_allows", "Prefixes that somebody allows")?.set(signed(summary.allows));
+    gauge(
+        registry,
+        "limiter_entries_not_in_force",
+        "Entries that are listed, but which the kernel did not take",
+    )?
+    .set(signed(summary.missing));
     gauge(registry, "limiter_durable", "Whether changes survive a restart; if not, they are refused")?
         .set(i64::from(summary.durable));
     let entries =

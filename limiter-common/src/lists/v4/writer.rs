@@ -2,7 +2,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::{ALLOW, Bucket, KEY_AT, LENGTH_WORDS, Memory, REMOVED, WIDE_WORDS, WORDS, key, places, probe};
+use super::{
+    ALLOW, Bucket, KEY_AT, LENGTH_WORDS, Memory, REMOVED, TWIN, WIDE_WORDS, WORDS, deadline, key, places,
+    probe,
+};
 use crate::lists::{FOR_GOOD, Listed, NoPlace};
 
 /// Even bits: the lower ones of all cells of a level word.
@@ -101,7 +104,15 @@ impl Writer<'_> {
         if !host {
             self.use_length(length);
         }
-        self.put(key(address, length) << KEY_AT | action | deadline)?;
+        let entry = key(address, length) << KEY_AT | action;
+        let twin = match self.find(entry ^ ALLOW) {
+            Some(other) => {
+                store(other, other.load(Ordering::SeqCst) | TWIN);
+                TWIN
+            }
+            None => 0,
+        };
+        self.put(entry | twin | deadline)?;
         if !host {
             self.widen(address, length);
         }
@@ -133,8 +144,15 @@ impl Writer<'_> {
             });
         }
         let entry = key(address, length) << KEY_AT | action;
-        if let Some(word) = self.find(entry) {
-            word.store(if deadline == 0 { REMOVED } else { entry | deadline }, Ordering::SeqCst);
+        let Some(word) = self.find(entry) else { return };
+        if deadline > 0 {
+            let twin = word.load(Ordering::SeqCst) & TWIN;
+            word.store(entry | twin | deadline, Ordering::SeqCst);
+        } else {
+            word.store(REMOVED, Ordering::SeqCst);
+            if let Some(other) = self.find(entry ^ ALLOW) {
+                store(other, other.load(Ordering::SeqCst) & !TWIN);
+            }
         }
     }
 
@@ -142,12 +160,16 @@ impl Writer<'_> {
     fn find(&self, entry: u64) -> Option<&AtomicU64> {
         let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
         let buckets = [self.bucket(first), self.bucket(second)];
-        buckets.into_iter().flatten().flatten().find(|word| word.load(Ordering::SeqCst) & !FOR_GOOD == entry)
+        buckets
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find(|word| word.load(Ordering::SeqCst) & !(TWIN | FOR_GOOD) == entry)
     }
 
     /// Stores an entry in its place, or in a free one.
     fn put(&self, entry: u64) -> Result<(), NoPlace> {
-        match self.find(entry & !FOR_GOOD) {
+        match self.find(entry & !(TWIN | FOR_GOOD)) {
             Some(place) => {
                 place.store(entry, Ordering::SeqCst);
                 Ok(())
@@ -328,9 +350,7 @@ fn decode(word: u64) -> Option<(u32, u32, Listed)> {
     let behind = key.trailing_zeros();
     let length = 32u32.checked_sub(behind)?;
     let address = u32::try_from(key >> behind >> 1 << behind).ok()?;
-    let deadline = word & FOR_GOOD;
-    let listed = if word & ALLOW == 0 { Listed::new(deadline, 0) } else { Listed::new(0, deadline) };
-    Some((address, length, listed))
+    Some((address, length, deadline(word)))
 }
 
 /// The /24s that a prefix contains or lies in, as words of `per_word` of them: index, and bits.

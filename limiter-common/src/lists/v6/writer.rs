@@ -12,6 +12,7 @@ pub struct Writer<'a> {
     pub filter: &'a [AtomicU64],
     /// [`LENGTH_WORDS`].
     pub short: &'a [AtomicU64],
+    pub any_short: &'a AtomicU64,
     /// [`LENGTH_WORDS`] + 1.
     pub long: &'a [AtomicU64],
     /// A power of two.
@@ -37,6 +38,10 @@ impl Memory for Writer<'_> {
 
     fn short(&self, index: u32) -> Option<&AtomicU64> {
         self.short.get(index as usize)
+    }
+
+    fn any_short(&self) -> Option<&AtomicU64> {
+        Some(self.any_short)
     }
 
     fn long(&self, index: u32) -> Option<&AtomicU64> {
@@ -70,7 +75,12 @@ impl Writer<'_> {
             self.put(key, listed)?;
         }
         if !listed.is_none() {
-            use_length(if length < 64 { self.short } else { self.long }, length);
+            if length < 64 {
+                use_length(self.short, length);
+                store(self.any_short, 1);
+            } else {
+                use_length(self.long, length);
+            }
             let (index, bit) = filter_bit(key.high, length.min(64), self.secret);
             if let Some(word) = self.filter.get(index as usize) {
                 store(word, word.load(Ordering::SeqCst) | 1 << bit);
@@ -183,6 +193,7 @@ impl Writer<'_> {
             let kept = bytes.filter(|(byte, _)| *byte != 0 && used(*byte));
             store(word, kept.fold(0, |all, (byte, at)| all | byte << at));
         }
+        store(self.any_short, u64::from(used[0] != 0));
     }
 }
 

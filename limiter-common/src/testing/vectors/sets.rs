@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::NOW;
+use super::{NOW, UNIT};
 use crate::abi::{Entry, Limits, MAX_SERVICES, POLICY_ALL, POLICY_PATH_MTU, POLICY_SERVICES, Service};
 use crate::gcra::Quota;
 use crate::slots::Policy;
@@ -131,7 +131,7 @@ fn allow_until(text: &str, until: Nanos) -> (Prefix, Entry) {
 
 /// The moments around [`NOW`]: just past, just reached, just ahead.
 pub(super) const fn around_now() -> [Nanos; 3] {
-    [Nanos(NOW.0 - 1), NOW, Nanos(NOW.0 + 1)]
+    [Nanos(NOW.0 - UNIT), NOW, Nanos(NOW.0 + UNIT)]
 }
 
 fn listed() -> Vec<(Prefix, Entry)> {
@@ -174,21 +174,21 @@ fn listed() -> Vec<(Prefix, Entry)> {
         allow("2001:dbb::/32"),
         // Expired narrow entries in a live wide one.
         block("192.31.196.0/24"),
-        block_until("192.31.196.9", Nanos(NOW.0 - 1)),
-        block_until("192.31.196.64/26", Nanos(NOW.0 - 1)),
-        allow_until("192.31.196.128/26", Nanos(NOW.0 - 1)),
+        block_until("192.31.196.9", Nanos(NOW.0 - UNIT)),
+        block_until("192.31.196.64/26", Nanos(NOW.0 - UNIT)),
+        allow_until("192.31.196.128/26", Nanos(NOW.0 - UNIT)),
         block("2001:dbc::/32"),
-        block_until("2001:dbc::9", Nanos(NOW.0 - 1)),
-        block_until("2001:dbc:1::/48", Nanos(NOW.0 - 1)),
+        block_until("2001:dbc::9", Nanos(NOW.0 - UNIT)),
+        block_until("2001:dbc:1::/48", Nanos(NOW.0 - UNIT)),
         // Live narrow entries in an expired wide one.
-        block_until("192.175.48.0/24", Nanos(NOW.0 - 1)),
+        block_until("192.175.48.0/24", Nanos(NOW.0 - UNIT)),
         block("192.175.48.7"),
         block("192.175.48.128/25"),
-        block_until("2001:dbd::/32", Nanos(NOW.0 - 1)),
+        block_until("2001:dbd::/32", Nanos(NOW.0 - UNIT)),
         block("2001:dbd::7"),
         block("2001:dbd:1::/48"),
         // An expired narrow allow in a wide block that has an end.
-        block_until("192.175.49.0/24", Nanos(NOW.0 + 1)),
+        block_until("192.175.49.0/24", Nanos(NOW.0 + UNIT)),
         allow_until("192.175.49.7", NOW),
         // Three deep, the middle one expired.
         allow("192.175.50.64/27"),

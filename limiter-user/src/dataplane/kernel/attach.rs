@@ -3,20 +3,20 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use limiter_common::abi::{self, MAX_INTERFACES};
+use limiter_common::abi::{self, MAX_INTERFACES, MapSpec};
 
-use super::features::Features;
 use super::links::{self, LinkState, Live, PinnedLink};
 use super::log::KernelLog;
-use super::maps::Maps;
+use super::maps::{self, Maps};
 use super::netlink::{self, Running};
 use super::pins::{self, Pins};
-use super::{AttachMode, Attached, ProtectError, bpf, counters, load};
+use super::programs::{Job, Placing, Program, Programs};
+use super::{AttachMode, Attached, ProtectError, bpf, counters};
 use crate::config::{self, Mode};
 
 /// Puts programs on interfaces.
@@ -24,30 +24,18 @@ use crate::config::{self, Mode};
 pub struct Protection {
     pins: Arc<Pins>,
     maps: Arc<Maps>,
-    features: Features,
+    programs: Arc<Programs>,
     cpus: usize,
-    secret: [u64; 2],
-    log_drops: bool,
     replace: bool,
-    log: KernelLog,
     /// Interfaces that were asked for: links of theirs are never given up.
     wanted: BTreeSet<String>,
-}
-
-/// A program in the kernel that is on no interface yet. Its object must live until it is attached.
-struct Program {
-    object: aya::Ebpf,
-    name: &'static str,
-    frags: bool,
-    id: u32,
 }
 
 impl Protection {
     pub(super) fn new(
         pins: Arc<Pins>,
         maps: Arc<Maps>,
-        features: Features,
-        log_drops: bool,
+        programs: Arc<Programs>,
         replace: bool,
     ) -> anyhow::Result<Self> {
         for link in pins.links()? {
@@ -57,9 +45,7 @@ impl Protection {
             }
         }
         let cpus = counters::possible_cpus().context("cannot count the CPUs")?;
-        let secret = secret(&maps).context("cannot keep the hash secret")?;
-        let log = KernelLog::new(Arc::clone(&maps));
-        Ok(Self { pins, maps, features, cpus, secret, log_drops, replace, log, wanted: BTreeSet::new() })
+        Ok(Self { pins, maps, programs, cpus, replace, wanted: BTreeSet::new() })
     }
 
     /// Loads a program with the interface's limits and puts it there: by atomic update if an earlier program of
@@ -71,6 +57,8 @@ impl Protection {
     /// See [`ProtectError`]. Whatever protected the interface before still does.
     pub fn protect(&mut self, interface: &config::Interface) -> Result<Attached, ProtectError> {
         self.wanted.insert(interface.name.clone());
+        let programs = Arc::clone(&self.programs);
+        let mut placing = programs.placing();
         let name = || interface.name.clone();
         let failed = |error| ProtectError::Failed { interface: name(), error };
         let Some(ifindex) = netlink::index_of(&interface.name) else {
@@ -83,14 +71,22 @@ impl Protection {
         let live = self.live(&interface.name, ifindex).map_err(failed)?;
         let attached = match live {
             Some((path, live)) if fits(interface.mode, live.running.mode) => {
-                self.update(interface, slot, &path, &live).map_err(failed)?
+                let job = Job { interface: interface.clone(), slot, mode: live.running.mode };
+                self.update(&mut placing, job, &path, live).map_err(failed)?
             }
-            Some((path, live)) => self.change_mode(interface, slot, &path, &live).map_err(failed)?,
+            Some((path, live)) => {
+                let job = Job { interface: interface.clone(), slot, mode: live.running.mode };
+                self.change_mode(&mut placing, job, &path, &live).map_err(failed)?
+            }
             None => {
                 self.clear(interface, ifindex, &running)?;
-                let programs =
-                    modes(interface.mode).iter().map(|mode| (*mode, self.load(interface, slot, *mode)));
-                self.attach(interface, ifindex, programs).map_err(failed)?
+                let jobs = modes(interface.mode).iter().map(|mode| Job {
+                    interface: interface.clone(),
+                    slot,
+                    mode: *mode,
+                });
+                let programs: Vec<_> = jobs.map(|job| (job, None)).collect();
+                self.attach(&mut placing, ifindex, programs).map_err(failed)?
             }
         };
         Ok(attached)
@@ -106,9 +102,18 @@ impl Protection {
         let Some(ifindex) = netlink::index_of(name) else { return Ok(None) };
         let Some((path, live)) = self.live(name, ifindex)? else { return Ok(None) };
         let Running { program_id, mode } = live.running;
-        let frags = bpf::program_name(program_id).is_ok_and(|name| name == abi::PROGRAM_FRAGS);
-        let superseded = !path.starts_with(self.pins.directory());
+        let program = bpf::program_info(program_id);
+        let frags = program.as_ref().is_ok_and(|program| program.name == abi::PROGRAM_FRAGS);
+        let has = |spec: &&MapSpec| {
+            program.as_ref().is_ok_and(|it| it.maps.contains(&self.maps.get(spec).info().id))
+        };
+        let superseded = !path.starts_with(self.pins.directory()) || !maps::GROWING.iter().all(has);
         Ok(Some(Attached { interface: name.to_owned(), ifindex, mode, frags, program_id, superseded }))
+    }
+
+    /// Whether what runs there is what was last put there by this.
+    pub fn put_there(&self, attached: &Attached) -> bool {
+        self.programs.put_there(&attached.interface, attached.program_id)
     }
 
     /// Names of all interfaces that have a link, configured or not: the names they have now, or had when they were
@@ -129,7 +134,7 @@ impl Protection {
     /// If the pin cannot be removed.
     pub fn release(&mut self, name: &str) -> anyhow::Result<bool> {
         self.wanted.remove(name);
-        self.log.remove(name);
+        self.programs.placing().remove(name);
         let mut links = self.pins.links()?;
         links.retain(|link| link.interface() == name);
         for link in &links {
@@ -178,7 +183,7 @@ impl Protection {
 
     /// The log lines of the programs that this protects, now and later; run it as a task.
     pub fn log(&self) -> KernelLog {
-        self.log.clone()
+        self.programs.log().clone()
     }
 
     /// Our link that holds a program on the interface, and where it is pinned: under the interface's name, or under the
@@ -205,22 +210,23 @@ impl Protection {
     /// Replaces the program of a live link, and moves its pin to where this version keeps it.
     fn update(
         &self,
-        interface: &config::Interface,
-        slot: u32,
+        placing: &mut Placing<'_>,
+        job: Job,
         pin: &Path,
-        live: &Live,
+        live: Live,
     ) -> anyhow::Result<Attached> {
-        let mode = live.running.mode;
-        let mut program = self.load(interface, slot, mode)?;
-        bpf::link_update(live.link.as_fd(), fd(&mut program)?.as_fd())
+        let program = placing.load(&job)?;
+        bpf::link_update(live.link.as_fd(), program.fd()?.as_fd())
             .context("the kernel refused to replace the program")?;
-        let path = self.pins.link_path(&interface.name);
+        let path = self.pins.link_path(&job.interface.name);
+        let attached = attached(&job, live.ifindex, &program);
+        placing.put(job, live.link, program);
         if pin != path {
             self.vacate(&path)?;
             rename(pin, &path)?;
         }
         self.remove_other_pins(live.id, &path)?;
-        Ok(self.done(interface, live.ifindex, mode, program))
+        Ok(attached)
     }
 
     /// Attaches in another mode than the link is in. Modes exclude each other, so this leaves a gap of two system calls,
@@ -228,20 +234,22 @@ impl Protection {
     /// the new mode does not work, the old one is put back.
     fn change_mode(
         &self,
-        interface: &config::Interface,
-        slot: u32,
+        placing: &mut Placing<'_>,
+        job: Job,
         pin: &Path,
         live: &Live,
     ) -> anyhow::Result<Attached> {
-        let (ifindex, old_mode) = (live.ifindex, live.running.mode);
-        let mut fallback = self.load(interface, slot, old_mode)?;
-        let fallback_fd = fd(&mut fallback)?;
+        let ifindex = live.ifindex;
+        let fallback = placing.load(&job)?;
+        let fallback_fd = fallback.fd()?;
         let mut programs = Vec::new();
-        for mode in modes(interface.mode) {
-            programs.push((*mode, Ok(self.load(interface, slot, *mode)?)));
+        for mode in modes(job.interface.mode) {
+            let job = Job { mode: *mode, ..job.clone() };
+            let program = placing.load(&job)?;
+            programs.push((job, Some(program)));
         }
         // Frees the path for the new link's pin.
-        let path = self.pins.link_path(&interface.name);
+        let path = self.pins.link_path(&job.interface.name);
         if pin != path {
             self.vacate(&path)?;
         }
@@ -250,18 +258,20 @@ impl Protection {
         self.remove_other_pins(live.id, &spare)?;
 
         bpf::link_detach(live.link.as_fd()).context("cannot take off the program in the former mode")?;
-        match self.attach(interface, ifindex, programs) {
+        match self.attach(placing, ifindex, programs) {
             Ok(attached) => {
                 remove_pin(&spare)?;
                 Ok(attached)
             }
             Err(error) => {
-                let link = bpf::link_create(fallback_fd.as_fd(), ifindex, flag(old_mode))
+                let link = bpf::link_create(fallback_fd.as_fd(), ifindex, flag(job.mode))
                     .context("and the former mode cannot be restored")
                     .context(format!("{error:#}"))?;
                 self.pin(&link, &path)?;
                 remove_pin(&spare)?;
-                Err(error.context(format!("still protected in {} mode", old_mode.label())))
+                let mode = job.mode;
+                placing.put(job, link, fallback);
+                Err(error.context(format!("still protected in {} mode", mode.label())))
             }
         }
     }
@@ -311,7 +321,7 @@ impl Protection {
         for stranger in running {
             let id = stranger.program_id;
             if !self.replace {
-                let name = bpf::program_name(id).unwrap_or_default();
+                let name = bpf::program_info(id).map(|program| program.name).unwrap_or_default();
                 return Err(ProtectError::Stranger { interface: interface.name.clone(), id, name });
             }
             let link = bpf::find_xdp_link(id, ifindex)
@@ -327,21 +337,23 @@ impl Protection {
         Ok(())
     }
 
-    /// Makes a new link in the first mode that works.
+    /// Makes a new link for the first job that works; its program may be loaded already.
     fn attach(
         &self,
-        interface: &config::Interface,
+        placing: &mut Placing<'_>,
         ifindex: u32,
-        programs: impl IntoIterator<Item = (AttachMode, anyhow::Result<Program>)>,
+        programs: Vec<(Job, Option<Program>)>,
     ) -> anyhow::Result<Attached> {
-        let path = self.pins.link_path(&interface.name);
         let mut refusal = anyhow!("no mode is allowed");
-        for (mode, program) in programs {
-            let mut program = program?;
-            match bpf::link_create(fd(&mut program)?.as_fd(), ifindex, flag(mode)) {
+        for (job, program) in programs {
+            let program = program.map_or_else(|| placing.load(&job), Ok)?;
+            let mode = job.mode;
+            match bpf::link_create(program.fd()?.as_fd(), ifindex, flag(mode)) {
                 Ok(link) => {
-                    self.pin(&link, &path)?;
-                    return Ok(self.done(interface, ifindex, mode, program));
+                    self.pin(&link, &self.pins.link_path(&job.interface.name))?;
+                    let attached = attached(&job, ifindex, &program);
+                    placing.put(job, link, program);
+                    return Ok(attached);
                 }
                 Err(error) => {
                     let text = format!("cannot attach in {} mode ({})", mode.label(), hint(&error, mode));
@@ -352,33 +364,8 @@ impl Protection {
         Err(refusal)
     }
 
-    fn load(&self, interface: &config::Interface, slot: u32, mode: AttachMode) -> anyhow::Result<Program> {
-        let settings = load::settings(&self.maps, self.secret, interface, slot, mode, self.log_drops);
-        let frags = self.features.frags;
-        let name = if frags { abi::PROGRAM_FRAGS } else { abi::PROGRAM_LINEAR };
-        let mut object = load::open(&self.pins.directory(), &settings, &interface.limits)
-            .context("cannot prepare the program")?;
-        let id = load::program(&mut object, name)?.info().context("cannot ask for the program's id")?.id();
-        Ok(Program { object, name, frags, id })
-    }
-
     fn pin(&self, link: &OwnedFd, path: &Path) -> anyhow::Result<()> {
         bpf::pin(link.as_fd(), path).map_err(|error| pins::cannot_pin(path, error))
-    }
-
-    fn done(
-        &self,
-        interface: &config::Interface,
-        ifindex: u32,
-        mode: AttachMode,
-        program: Program,
-    ) -> Attached {
-        let Program { object, frags, id, .. } = program;
-        if self.log_drops {
-            self.log.add(&interface.name, object);
-        }
-        let interface = interface.name.clone();
-        Attached { interface, ifindex, mode, frags, program_id: id, superseded: false }
     }
 
     /// The interface's place in the counters: the one it has, else a free one, else that of an interface that is not
@@ -416,11 +403,11 @@ impl Protection {
     }
 }
 
-fn fd(program: &mut Program) -> anyhow::Result<OwnedFd> {
-    let loaded = program.object.program(program.name).ok_or_else(|| anyhow!("the program is gone"))?;
-    let loaded: &aya::programs::Xdp = loaded.try_into().context("not an XDP program")?;
-    let fd: BorrowedFd<'_> = loaded.fd().context("the program is not loaded")?.as_fd();
-    fd.try_clone_to_owned().context("out of file descriptors")
+/// What was put on an interface.
+fn attached(job: &Job, ifindex: u32, program: &Program) -> Attached {
+    let Program { frags, id, .. } = program;
+    let interface = job.interface.name.clone();
+    Attached { interface, ifindex, mode: job.mode, frags: *frags, program_id: *id, superseded: false }
 }
 
 /// Moves a pin at once, in the place of what is pinned there. The link itself does not notice.
@@ -483,21 +470,4 @@ fn hint(error: &io::Error, mode: AttachMode) -> &'static str {
         (Some(libc::ENODEV), _) => "the interface is gone",
         _ => "see the kernel's log: dmesg",
     }
-}
-
-/// The hash secret of this machine's tables: drawn once, kept as long as the tables.
-fn secret(maps: &Maps) -> io::Result<[u64; 2]> {
-    const KEY: [u8; 4] = [0; 4];
-    let mut bytes = [0; 16];
-    bpf::lookup(maps.fd(&abi::SECRET), &KEY, &mut bytes)?;
-    if bytes == [0; 16] {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
-        }
-        bpf::update(maps.fd(&abi::SECRET), &KEY, &bytes)?;
-    }
-    let (first, second) = bytes.split_at(8);
-    let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
-    Ok([word(first), word(second)])
 }

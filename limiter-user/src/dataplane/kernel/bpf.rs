@@ -1,4 +1,4 @@
-//! bpf(2) itself, as far as aya does not wrap it: batches, pins, links without its netlink fallback, and test runs.
+//! bpf(2) itself, as far as aya does not wrap it: maps, pins, links without its netlink fallback, and test runs.
 //!
 //! The structures are the members of `union bpf_attr` in `include/uapi/linux/bpf.h`.
 
@@ -12,17 +12,12 @@ use std::path::Path;
 const MAP_CREATE: u32 = 0;
 const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
-const MAP_DELETE: u32 = 3;
-const MAP_NEXT_KEY: u32 = 4;
 const PROG_LOAD: u32 = 5;
 const OBJ_PIN: u32 = 6;
 const OBJ_GET: u32 = 7;
 const PROG_TEST_RUN: u32 = 10;
 const PROG_FD_BY_ID: u32 = 13;
 const OBJ_INFO: u32 = 15;
-const MAP_LOOKUP_BATCH: u32 = 24;
-const MAP_UPDATE_BATCH: u32 = 26;
-const MAP_DELETE_BATCH: u32 = 27;
 const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
 const LINK_FD_BY_ID: u32 = 30;
@@ -39,9 +34,6 @@ const XDP_HAS_FRAGS: u32 = 1 << 5;
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`.
 pub(super) const FLAG_GENERIC: u32 = 1 << 1;
 pub(super) const FLAG_NATIVE: u32 = 1 << 2;
-
-/// `ENOTSUPP`, which the kernel returns for missing map operations and libc does not know.
-pub(super) const ENOTSUPP: i32 = 524;
 
 fn call<T>(command: u32, attr: &mut T) -> io::Result<c_long> {
     let size = size_of::<T>();
@@ -104,7 +96,11 @@ struct InfoAttr {
 
 /// Fills the first bytes of the kernel's description of a map, program or link.
 fn info<T: Default>(fd: BorrowedFd<'_>) -> io::Result<T> {
-    let mut info = T::default();
+    info_with(fd, T::default())
+}
+
+/// The same for what tells the kernel where to write more.
+fn info_with<T>(fd: BorrowedFd<'_>, mut info: T) -> io::Result<T> {
     let len = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
     call(OBJ_INFO, &mut InfoAttr { fd: fd_number(fd), len, info: address_mut(&mut info) })?;
     Ok(info)
@@ -155,16 +151,39 @@ pub(super) fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 struct ProgramInfo {
     kind: u32,
     id: u32,
-    before_name: [u64; 7],
+    before_maps: [u64; 5],
+    created_by: u32,
+    /// How many maps `maps` has room for; the kernel makes it how many there are.
+    map_count: u32,
+    maps: u64,
     name: [u8; 16],
 }
 
-/// Name of the program with this id.
-pub(super) fn program_name(id: u32) -> io::Result<String> {
-    let program = open(PROG_FD_BY_ID, &mut IdAttr { id, next: 0, flags: 0 })?;
-    let info: ProgramInfo = info(std::os::fd::AsFd::as_fd(&program))?;
+/// What a program is.
+#[derive(Debug, Clone)]
+pub(super) struct Program {
+    pub(super) name: String,
+    /// The kernel's numbers of the maps that it uses.
+    pub(super) maps: Vec<u32>,
+}
+
+/// Opens the program with this id.
+pub(super) fn program(id: u32) -> io::Result<OwnedFd> {
+    open(PROG_FD_BY_ID, &mut IdAttr { id, next: 0, flags: 0 })
+}
+
+/// Looks at the program with this id.
+pub(super) fn program_info(id: u32) -> io::Result<Program> {
+    const MAPS: usize = 64;
+    let program = program(id)?;
+    let mut maps = [0u32; MAPS];
+    let map_count = u32::try_from(MAPS).unwrap_or(0);
+    let asked = ProgramInfo { map_count, maps: address_mut(&mut maps), ..ProgramInfo::default() };
+    let info = info_with(std::os::fd::AsFd::as_fd(&program), asked)?;
     let end = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
-    Ok(String::from_utf8_lossy(&info.name[..end]).into_owned())
+    let name = String::from_utf8_lossy(&info.name[..end]).into_owned();
+    let count = usize::try_from(info.map_count).unwrap_or(MAPS).min(MAPS);
+    Ok(Program { name, maps: maps[..count].to_vec() })
 }
 
 #[repr(C)]
@@ -190,86 +209,6 @@ pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::R
 pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
     let (key, value) = (address(key), address(value));
     call(MAP_UPDATE, &mut ElementAttr { map: fd_number(map), reserved: 0, key, value, flags: 0 }).map(drop)
-}
-
-pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
-    let key = address(key);
-    call(MAP_DELETE, &mut ElementAttr { map: fd_number(map), reserved: 0, key, value: 0, flags: 0 }).map(drop)
-}
-
-/// The key behind `key`, or the first one.
-pub(super) fn next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<()> {
-    let (key, value) = (key.map_or(0, address), address_mut(next));
-    call(MAP_NEXT_KEY, &mut ElementAttr { map: fd_number(map), reserved: 0, key, value, flags: 0 }).map(drop)
-}
-
-#[derive(Default)]
-#[repr(C)]
-struct BatchAttr {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
-}
-
-/// What became of a batch: how many elements were done, and the error that stopped it.
-pub(super) type Batch = (usize, io::Result<()>);
-
-fn batch(command: u32, attr: &mut BatchAttr) -> Batch {
-    let asked = attr.count;
-    match call(command, attr) {
-        Ok(_) => (attr.count as usize, Ok(())),
-        // The kernel writes the count back for errors of elements, but not for those of the call.
-        Err(error) => (if attr.count < asked { attr.count as usize } else { 0 }, Err(error)),
-    }
-}
-
-/// `keys` and `values` hold `count` elements.
-pub(super) fn update_batch(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: usize) -> Batch {
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    let (keys, values) = (address(keys), address(values));
-    batch(
-        MAP_UPDATE_BATCH,
-        &mut BatchAttr { keys, values, count, map: fd_number(map), ..BatchAttr::default() },
-    )
-}
-
-pub(super) fn delete_batch(map: BorrowedFd<'_>, keys: &[u8], count: usize) -> Batch {
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    let keys = address(keys);
-    batch(MAP_DELETE_BATCH, &mut BatchAttr { keys, count, map: fd_number(map), ..BatchAttr::default() })
-}
-
-/// Reads the next elements; `position` is opaque, and starts as `None`. Fewer than fit, and `ENOENT`, at the end.
-pub(super) fn lookup_batch(
-    map: BorrowedFd<'_>,
-    position: &mut Option<[u8; 32]>,
-    keys: &mut [u8],
-    values: &mut [u8],
-    count: usize,
-) -> Batch {
-    let mut next = [0; 32];
-    let mut attr = BatchAttr {
-        in_batch: position.as_ref().map_or(0, address),
-        out_batch: address_mut(&mut next),
-        keys: address_mut(keys),
-        values: address_mut(values),
-        count: u32::try_from(count).unwrap_or(u32::MAX),
-        map: fd_number(map),
-        ..BatchAttr::default()
-    };
-    let result = call(MAP_LOOKUP_BATCH, &mut attr).map(drop);
-    *position = Some(next);
-    let count = match &result {
-        Ok(()) => attr.count as usize,
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => attr.count as usize,
-        Err(_) => 0,
-    };
-    (count, result)
 }
 
 #[repr(C)]
@@ -416,15 +355,35 @@ pub(super) fn load_probe(instructions: &[u64], frags: bool) -> io::Result<OwnedF
     open(PROG_LOAD, &mut attr)
 }
 
+#[derive(Default)]
 #[repr(C)]
 struct MapCreateAttr {
     kind: u32,
     key_size: u32,
     value_size: u32,
     max_entries: u32,
+    flags: u32,
+    inner_map: u32,
+    numa_node: u32,
+    name: [u8; 16],
+}
+
+/// Creates a map of this kind, key size, value size, number of entries and flags. `name` is for people, and cut to what
+/// the kernel takes.
+pub(super) fn map_create(
+    [kind, key_size, value_size, max_entries, flags]: [u32; 5],
+    name: &str,
+) -> io::Result<OwnedFd> {
+    let mut attr =
+        MapCreateAttr { kind, key_size, value_size, max_entries, flags, ..MapCreateAttr::default() };
+    // The last byte stays 0.
+    for (to, from) in attr.name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    open(MAP_CREATE, &mut attr)
 }
 
 /// Creates the smallest map there is, to see whether this process may.
 pub(super) fn map_probe() -> io::Result<OwnedFd> {
-    open(MAP_CREATE, &mut MapCreateAttr { kind: MAP_TYPE_ARRAY, key_size: 4, value_size: 4, max_entries: 1 })
+    map_create([MAP_TYPE_ARRAY, 4, 4, 1, 0], "probe")
 }

@@ -55,7 +55,7 @@ impl Reader for KernelReader {
 pub(super) fn count(maps: &Maps, cpus: usize, slot: u32, reason: Reason) -> io::Result<Count> {
     let mut values = vec![0; cpus * size_of::<Count>()];
     let key = counter_index(slot, reason.index()).to_ne_bytes();
-    bpf::lookup(maps.fd(&abi::COUNTERS), &key, &mut values)?;
+    bpf::lookup(maps.get(&abi::COUNTERS).fd(), &key, &mut values)?;
     let mut sum = Count::default();
     for value in values.chunks_exact(size_of::<Count>()) {
         let (packets, bytes) = value.split_at(8);
@@ -69,7 +69,11 @@ pub(super) fn count(maps: &Maps, cpus: usize, slot: u32, reason: Reason) -> io::
 pub(super) fn reset(maps: &Maps, cpus: usize, slot: u32) -> io::Result<()> {
     let zeros = vec![0; cpus * size_of::<Count>()];
     for reason in Reason::ALL {
-        bpf::update(maps.fd(&abi::COUNTERS), &counter_index(slot, reason.index()).to_ne_bytes(), &zeros)?;
+        bpf::update(
+            maps.get(&abi::COUNTERS).fd(),
+            &counter_index(slot, reason.index()).to_ne_bytes(),
+            &zeros,
+        )?;
     }
     Ok(())
 }
@@ -77,7 +81,7 @@ pub(super) fn reset(maps: &Maps, cpus: usize, slot: u32) -> io::Result<()> {
 /// Name of the interface that holds a slot; empty if none does.
 pub(super) fn interface(maps: &Maps, slot: u32) -> io::Result<String> {
     let mut name = InterfaceName::default();
-    bpf::lookup(maps.fd(&abi::INTERFACES), &slot.to_ne_bytes(), &mut name)?;
+    bpf::lookup(maps.get(&abi::INTERFACES).fd(), &slot.to_ne_bytes(), &mut name)?;
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
     Ok(String::from_utf8_lossy(&name[..end]).into_owned())
 }
@@ -90,7 +94,7 @@ pub(super) fn set_interface(maps: &Maps, slot: u32, interface: &str) -> io::Resu
         .filter(|field| field.len() < size_of::<InterfaceName>())
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "interface name too long"))?
         .copy_from_slice(bytes);
-    map_update(maps.fd(&abi::INTERFACES), slot, &name)
+    map_update(maps.get(&abi::INTERFACES).fd(), slot, &name)
 }
 
 fn map_update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {

@@ -1,400 +1,443 @@
-//! The lists: batched updates of the four tables that hold them.
+//! The lists: written as memory that the programs read, without a system call for an entry.
+//!
+//! The words and their order are those of [`limiter_common::lists`]; here they get memory, and more of it when an exact
+//! table is about to be full.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
-use limiter_common::abi::{self, Entry, MapSpec};
+use limiter_common::abi::{self, MapSpec};
+use limiter_common::lists::{Listed, NoPlace, v4, v6};
 use limiter_common::{Address, Prefix};
 
-use super::bpf::{self, ENOTSUPP};
-use super::maps::Maps;
-use crate::dataplane::{ApplyError, Change, Writer};
+use super::mapped::Mapped;
+use super::maps::{Map, Maps};
+use crate::config::Capacity;
+use crate::dataplane::{ApplyError, Change, Table, Writer};
 
-/// Elements per system call: large enough that the call does not matter, small enough to stay in the cache.
-const BATCH: usize = 8192;
-/// How often an element is tried again when the kernel is short of memory for a moment.
-const ATTEMPTS: usize = 10;
-const VALUE: usize = size_of::<Entry>();
+/// What is left behind by removals is tidied up when it is as much as this share of what is listed (and a constant), or
+/// after some time; both only make lookups a little slower until then.
+const TIDY_SHARE: usize = 4;
+const TIDY_AT_LEAST: usize = 1 << 16;
+const TIDY_AFTER: Duration = Duration::from_secs(60);
 
-const TABLES: [&MapSpec; 4] = [&abi::ADDRESSES_V4, &abi::ADDRESSES_V6, &abi::PREFIXES_V4, &abi::PREFIXES_V6];
+/// Puts a table in the place of a smaller one that has the same entries.
+pub(super) trait Replace: fmt::Debug + Send + Sync {
+    /// On success, the programs that run and the next start have `table`; else everything is as it was.
+    fn replace_table(&self, spec: &MapSpec, table: Map) -> anyhow::Result<()>;
+}
 
 /// Writes to the maps.
 #[derive(Debug)]
 pub(super) struct KernelWriter {
     maps: Arc<Maps>,
-    pending: [Pending; 4],
+    replace: Arc<dyn Replace>,
+    capacity: Capacity,
+    secret: [u64; 2],
+    /// From the first use on.
+    tables: Option<Tables>,
+    /// Entries that were announced and have not come yet, by [`Family`].
+    expected: [usize; 2],
 }
 
-/// Changes of one kind to one table, not made yet.
-#[derive(Debug, Default)]
-struct Pending {
-    keys: Vec<u8>,
-    values: Vec<u8>,
-    count: usize,
-    removes: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    fn of(prefix: Prefix) -> Self {
+        if prefix.address().is_v4() { Self::V4 } else { Self::V6 }
+    }
+
+    fn spec(self) -> &'static MapSpec {
+        match self {
+            Self::V4 => &abi::EXACT_V4,
+            Self::V6 => &abi::EXACT_V6,
+        }
+    }
+
+    /// Places that a bucket may have taken on average. More would do for long, but then ever more lookups have to look
+    /// at two buckets.
+    fn fill(self) -> usize {
+        match self {
+            Self::V4 => v4::WORDS * 5 / 8,
+            Self::V6 => v6::ENTRIES / 2,
+        }
+    }
+
+    /// Places that an entry takes: of IPv4, one for each action.
+    fn places(self, listed: Listed) -> usize {
+        let entry = listed.entry();
+        match self {
+            Self::V4 => usize::from(entry.block_until > 0) + usize::from(entry.allow_until > 0),
+            Self::V6 => usize::from(!listed.is_none()),
+        }
+    }
+
+    /// The most places that `capacity` asks for.
+    fn most(self, capacity: &Capacity) -> usize {
+        let (addresses, prefixes, places) = match self {
+            Self::V4 => (capacity.addresses_v4, capacity.prefixes_v4, 2),
+            Self::V6 => (capacity.addresses_v6, capacity.prefixes_v6, 1),
+        };
+        (addresses as usize).saturating_add(prefixes as usize).saturating_mul(places)
+    }
+
+    /// Buckets for so many places.
+    fn buckets(self, places: usize) -> usize {
+        places.div_ceil(self.fill()).next_power_of_two()
+    }
+}
+
+/// The memory of all tables, and what is in it.
+#[derive(Debug)]
+struct Tables {
+    level: Mapped,
+    wide: Mapped,
+    filter: Mapped,
+    lengths: Mapped,
+    exact: [Exact; 2],
+    secret: [u64; 2],
+    /// Entries of each [`Table`].
+    used: [u32; Table::ALL.len()],
+    /// Removals since the last time that the tables were tidied.
+    removed: usize,
+    tidied: Instant,
+}
+
+/// An exact table.
+#[derive(Debug)]
+struct Exact {
+    map: Arc<Map>,
+    memory: Mapped,
+    /// Places that are taken by what is listed.
+    taken: usize,
+    /// It grows when so many are.
+    grow_at: usize,
+}
+
+impl Exact {
+    fn new(family: Family, map: Arc<Map>, memory: Mapped, taken: usize) -> Self {
+        let grow_at = map.entries() as usize * family.fill();
+        Self { map, memory, taken, grow_at }
+    }
+}
+
+impl Tables {
+    fn open(maps: &Maps, secret: [u64; 2]) -> io::Result<Self> {
+        let mapped = |spec| maps.get(spec).mapped();
+        let exact = |family: Family| {
+            let map = maps.get(family.spec());
+            let memory = map.mapped()?;
+            io::Result::Ok(Exact::new(family, map, memory, 0))
+        };
+        let mut tables = Self {
+            level: mapped(&abi::LEVEL_V4)?,
+            wide: mapped(&abi::WIDE_V4)?,
+            filter: mapped(&abi::FILTER_V6)?,
+            lengths: mapped(&abi::LENGTHS)?,
+            exact: [exact(Family::V4)?, exact(Family::V6)?],
+            secret,
+            used: [0; Table::ALL.len()],
+            // Nobody knows what an earlier run has left.
+            removed: 1,
+            tidied: Instant::now(),
+        };
+        let (mut used, mut taken) = (tables.used, [0; 2]);
+        for Change { prefix, entry } in tables.entries() {
+            used[Table::of(prefix) as usize] += 1;
+            let family = Family::of(prefix);
+            taken[family as usize] += family.places(Listed::from_entry(entry));
+        }
+        tables.used = used;
+        for (exact, taken) in tables.exact.iter_mut().zip(taken) {
+            exact.taken = taken;
+        }
+        Ok(tables)
+    }
+
+    /// The parts of [`abi::Lengths`].
+    fn lengths(&self) -> Option<(&[AtomicU64], &[AtomicU64], &AtomicU64, &[AtomicU64])> {
+        let (lengths, rest) = self.lengths.words().split_at_checked(v4::LENGTH_WORDS)?;
+        let (short, rest) = rest.split_at_checked(v6::LENGTH_WORDS)?;
+        let (any_short, long) = rest.split_first()?;
+        Some((lengths, short, any_short, long))
+    }
+
+    fn v4(&self) -> v4::Writer<'_> {
+        let (lengths, ..) = self.lengths().expect("the map has this size");
+        let [Exact { memory, .. }, _] = &self.exact;
+        let (level, wide) = (self.level.words(), self.wide.words());
+        v4::Writer { level, wide, lengths, exact: memory.values(), secret: self.secret }
+    }
+
+    fn v6(&self) -> v6::Writer<'_> {
+        let (_, short, any_short, long) = self.lengths().expect("the map has this size");
+        let [_, Exact { memory, .. }] = &self.exact;
+        v6::Writer {
+            filter: self.filter.words(),
+            short,
+            any_short,
+            long,
+            exact: memory.values(),
+            secret: self.secret,
+        }
+    }
+
+    fn get(&self, prefix: Prefix) -> Listed {
+        let length = u32::from(prefix.length());
+        match prefix.address() {
+            Address::V4(bytes) => self.v4().get(u32::from_be_bytes(bytes), length),
+            Address::V6(bytes) => self.v6().get(u128::from_be_bytes(bytes), length),
+        }
+    }
+
+    fn set(&self, prefix: Prefix, listed: Listed) -> Result<(), NoPlace> {
+        let length = u32::from(prefix.length());
+        match prefix.address() {
+            Address::V4(bytes) => self.v4().set(u32::from_be_bytes(bytes), length, listed),
+            Address::V6(bytes) => self.v6().set(u128::from_be_bytes(bytes), length, listed),
+        }
+    }
+
+    /// Keeps account of an entry that was `before` and is `after`.
+    fn account(&mut self, prefix: Prefix, before: Listed, after: Listed) {
+        let family = Family::of(prefix);
+        let taken = &mut self.exact[family as usize].taken;
+        *taken = (*taken + family.places(after)).saturating_sub(family.places(before));
+        let used = &mut self.used[Table::of(prefix) as usize];
+        match (before.is_none(), after.is_none()) {
+            (true, false) => *used += 1,
+            (false, true) => *used = used.saturating_sub(1),
+            (true, true) | (false, false) => {}
+        }
+        self.removed += usize::from(family.places(after) < family.places(before));
+    }
+
+    /// Everything that is listed, each prefix once.
+    fn entries(&self) -> Vec<Change> {
+        let mut changes: Vec<Change> = Vec::with_capacity(self.exact.iter().map(|exact| exact.taken).sum());
+        let mut allows = false;
+        let mut add = |address: Address, length: u32, listed: Listed| {
+            let entry = listed.entry();
+            allows |= entry.allow_until > 0;
+            let prefix = u8::try_from(length).ok().and_then(|length| Prefix::new(address, length));
+            changes.extend(prefix.map(|prefix| Change { prefix, entry }));
+        };
+        self.v4().entries(|address, length, listed| add(Address::V4(address.to_be_bytes()), length, listed));
+        self.v6().entries(|address, length, listed| add(Address::V6(address.to_be_bytes()), length, listed));
+        if allows {
+            // An IPv4 prefix that is both blocked and allowed came twice.
+            changes.sort_unstable_by_key(|change| change.prefix);
+            changes.dedup_by(|next, kept| {
+                let same = next.prefix == kept.prefix;
+                if same {
+                    kept.entry = kept.entry.union(next.entry);
+                }
+                same
+            });
+        }
+        changes
+    }
+
+    fn tidy(&mut self) {
+        let mut level = vec![0; v4::LEVEL_WORDS];
+        let mut wide = vec![0; v4::WIDE_WORDS];
+        let v4 = self.v4();
+        let mut overflowed = vec![0; v4.exact.len().div_ceil(64)];
+        v4.tidy(&mut v4::Scratch { level: &mut level, wide: &mut wide, overflowed: &mut overflowed });
+        let mut filter = vec![0; v6::FILTER_WORDS];
+        self.v6().tidy(&mut v6::Scratch { filter: &mut filter });
+        self.removed = 0;
+        self.tidied = Instant::now();
+    }
 }
 
 impl KernelWriter {
-    pub(super) fn new(maps: Arc<Maps>) -> Self {
-        Self { maps, pending: Default::default() }
+    pub(super) fn new(
+        maps: Arc<Maps>,
+        replace: Arc<dyn Replace>,
+        capacity: Capacity,
+        secret: [u64; 2],
+    ) -> Self {
+        Self { maps, replace, capacity, secret, tables: None, expected: [0; 2] }
     }
-}
 
-impl Pending {
-    fn push(&mut self, Change { prefix, entry }: &Change) {
-        self.removes = entry.is_none();
-        self.count += 1;
-        push_key(&mut self.keys, *prefix);
-        if !self.removes {
-            self.values.extend(entry.block_until.to_ne_bytes());
-            self.values.extend(entry.allow_until.to_ne_bytes());
+    /// Makes the tables as large as they can become.
+    pub(super) fn grow_to_capacity(&mut self) -> Result<(), ApplyError> {
+        for family in Family::ALL {
+            self.opened()?;
+            let buckets = family.buckets(family.most(&self.capacity));
+            self.grow(family, buckets)
+                .map_err(|error| ApplyError::Kernel { table: family.spec().name, error })?;
+        }
+        Ok(())
+    }
+
+    /// Opens the tables, anew if another writer has replaced one.
+    fn opened(&mut self) -> Result<(), ApplyError> {
+        let current = self.tables.as_ref().is_some_and(|tables| {
+            let same = |family: &Family| {
+                Arc::ptr_eq(&tables.exact[*family as usize].map, &self.maps.get(family.spec()))
+            };
+            Family::ALL.iter().all(same)
+        });
+        if !current {
+            let tables = Tables::open(&self.maps, self.secret);
+            self.tables =
+                Some(tables.map_err(|error| ApplyError::Kernel { table: abi::EXACT_V4.name, error })?);
+        }
+        Ok(())
+    }
+
+    /// Makes the exact table of `family` larger: at least `buckets`.
+    fn grow(&mut self, family: Family, buckets: usize) -> io::Result<()> {
+        let Some(tables) = &mut self.tables else { return Ok(()) };
+        let exact = &tables.exact[family as usize];
+        let (former, taken) = (exact.map.entries() as usize, exact.taken);
+        let mut buckets = buckets.max(former);
+        if buckets == former {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let (map, memory) = loop {
+            let entries = u32::try_from(buckets).map_err(io::Error::other)?;
+            let map = Map::create(family.spec(), entries)?;
+            let memory = map.mapped()?;
+            let copied = match family {
+                Family::V4 => tables.v4().copy_to(memory.values()),
+                Family::V6 => tables.v6().copy_to(memory.values()),
+            };
+            match copied {
+                Ok(()) => break (map, memory),
+                Err(NoPlace) => buckets *= 2,
+            }
+        };
+        let copied = started.elapsed();
+        self.replace
+            .replace_table(family.spec(), map)
+            .map_err(|error| io::Error::other(format!("{error:#}")))?;
+        tables.exact[family as usize] = Exact::new(family, self.maps.get(family.spec()), memory, taken);
+        tracing::info!(
+            table = family.spec().name,
+            buckets,
+            entries = taken,
+            milliseconds = started.elapsed().as_millis(),
+            copying = copied.as_millis(),
+            "a table has grown"
+        );
+        Ok(())
+    }
+
+    /// Sees to it that an entry more has room, with `left` changes to come.
+    fn make_room(&mut self, prefix: Prefix, left: usize, must: bool) -> Result<(), ApplyError> {
+        let family = Family::of(prefix);
+        let Some(tables) = &self.tables else { return Ok(()) };
+        let exact = &tables.exact[family as usize];
+        if exact.taken < exact.grow_at && !must {
+            return Ok(());
+        }
+        let wanted = exact.taken + 1 + left.max(self.expected[family as usize]);
+        let most = family.buckets(family.most(&self.capacity));
+        let now = exact.map.entries() as usize;
+        let buckets = family.buckets(wanted).min(most).max(now * 2);
+        match self.grow(family, buckets) {
+            Ok(()) => Ok(()),
+            Err(error) if must => {
+                let error = io::Error::other(format!("it cannot grow: {error}"));
+                Err(ApplyError::Kernel { table: Table::of(prefix).name(), error })
+            }
+            Err(error) => {
+                tracing::warn!("the table {} should grow and cannot yet: {error}", family.spec().name);
+                if let Some(tables) = &mut self.tables {
+                    let exact = &mut tables.exact[family as usize];
+                    exact.grow_at = exact.taken + exact.taken / 16 + 1;
+                }
+                Ok(())
+            }
         }
     }
 
-    /// The buffers are kept, their content is not.
-    fn clear(&mut self) {
-        self.keys.clear();
-        self.values.clear();
-        self.count = 0;
-    }
-}
-
-/// Collects changes in batches of one kind for one table, and has them made. What concerns the same address is made in
-/// order: of each family there is only one batch at a time, since a host's change and that of a prefix around it, which
-/// are in two tables, must not pass each other.
-fn in_batches(
-    changes: &[Change],
-    pending: &mut [Pending; TABLES.len()],
-    mut make: impl FnMut(usize, &Pending) -> Result<(), ApplyError>,
-) -> Result<(), ApplyError> {
-    let mut flush = |table: usize, pending: &mut Pending| {
-        let result = if pending.count == 0 { Ok(()) } else { make(table, pending) };
-        pending.clear();
-        result
-    };
-    let mut outcome = Ok(());
-    for change in changes {
-        let table = table_of(change.prefix);
-        let sibling = sibling(table);
-        outcome = flush(sibling, &mut pending[sibling]);
-        let pending = &mut pending[table];
-        if outcome.is_ok() && (pending.count == BATCH || pending.removes != change.entry.is_none()) {
-            outcome = flush(table, pending);
+    fn change(&mut self, change: &Change, left: usize) -> Result<(), ApplyError> {
+        let Change { prefix, entry } = change;
+        let listed = Listed::from_entry(*entry);
+        let Some(tables) = &mut self.tables else { return Ok(()) };
+        let before = tables.get(*prefix);
+        if before == listed {
+            return Ok(());
         }
-        if outcome.is_err() {
-            break;
+        if before.is_none() {
+            let table = Table::of(*prefix);
+            let capacity = table.capacity(&self.capacity);
+            if tables.used[table as usize] >= capacity {
+                return Err(ApplyError::Full { table: table.name(), capacity });
+            }
+            self.make_room(*prefix, left, false)?;
         }
-        pending.push(change);
-    }
-    // Also after an error: what came before it in the other family is still pending.
-    for (table, pending) in pending.iter_mut().enumerate() {
-        let result = flush(table, pending);
-        outcome = outcome.and(result);
-    }
-    outcome
-}
-
-/// Copies all lists. Returns the tables that had not the room for all entries.
-pub(super) fn copy(from: &Maps, to: Arc<Maps>) -> Result<Vec<&'static str>, ApplyError> {
-    let mut writer = KernelWriter::new(to);
-    let mut full = Vec::new();
-    for spec in TABLES {
-        let mut entries = Vec::new();
-        read(from, spec, &mut entries).map_err(|error| ApplyError::Kernel { table: spec.name, error })?;
-        match writer.apply(&entries) {
-            Ok(()) => {}
-            Err(ApplyError::Full { table, .. }) => full.push(table),
-            Err(error @ ApplyError::Kernel { .. }) => return Err(error),
+        loop {
+            let Some(tables) = &mut self.tables else { return Ok(()) };
+            let made = tables.set(*prefix, listed);
+            let after = if made.is_ok() { listed } else { tables.get(*prefix) };
+            match made {
+                Ok(()) => {
+                    tables.account(*prefix, before, after);
+                    return Ok(());
+                }
+                Err(NoPlace) => {
+                    if let Err(error) = self.make_room(*prefix, left, true) {
+                        // One of two deadlines may have been set.
+                        if let Some(tables) = &mut self.tables {
+                            tables.account(*prefix, before, after);
+                        }
+                        return Err(error);
+                    }
+                }
+            }
         }
     }
-    Ok(full)
 }
 
 impl Writer for KernelWriter {
     fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
-        let maps = &self.maps;
-        in_batches(changes, &mut self.pending, |table, pending| make(maps, TABLES[table], pending))
+        self.opened()?;
+        for (index, change) in changes.iter().enumerate() {
+            self.change(change, changes.len() - index - 1)?;
+        }
+        for change in changes {
+            let expected = &mut self.expected[Family::of(change.prefix) as usize];
+            *expected = expected.saturating_sub(1);
+        }
+        if let Some(tables) = &mut self.tables {
+            let listed: usize = tables.exact.iter().map(|exact| exact.taken).sum();
+            if tables.removed > listed / TIDY_SHARE + TIDY_AT_LEAST {
+                tables.tidy();
+            }
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, v4: usize, v6: usize) {
+        self.expected = [v4, v6];
+    }
+
+    fn tidy(&mut self) {
+        if let Some(tables) = &mut self.tables
+            && tables.removed > 0
+            && tables.tidied.elapsed() > TIDY_AFTER
+        {
+            tables.tidy();
+        }
     }
 
     fn installed(&mut self) -> Result<Vec<Change>, ApplyError> {
-        let mut changes = Vec::new();
-        for spec in TABLES {
-            read(&self.maps, spec, &mut changes)
-                .map_err(|error| ApplyError::Kernel { table: spec.name, error })?;
-        }
-        Ok(changes)
-    }
-}
-
-/// Index in [`TABLES`] of the table that holds `prefix`.
-fn table_of(prefix: Prefix) -> usize {
-    match (prefix.address(), prefix.is_host()) {
-        (Address::V4(_), true) => 0,
-        (Address::V6(_), true) => 1,
-        (Address::V4(_), false) => 2,
-        (Address::V6(_), false) => 3,
-    }
-}
-
-/// The other table of the same family.
-fn sibling(table: usize) -> usize {
-    (table + 2) % TABLES.len()
-}
-
-fn push_key(keys: &mut Vec<u8>, prefix: Prefix) {
-    if !prefix.is_host() {
-        keys.extend(u32::from(prefix.length()).to_ne_bytes());
-    }
-    match prefix.address() {
-        Address::V4(bytes) => keys.extend(bytes),
-        Address::V6(bytes) => keys.extend(bytes),
-    }
-}
-
-/// The reverse of [`push_key`]; `None` for a key that this program cannot have written.
-fn prefix_of(spec: &MapSpec, key: &[u8]) -> Option<Prefix> {
-    let (len, bytes) = if *spec == abi::PREFIXES_V4 || *spec == abi::PREFIXES_V6 {
-        let (len, bytes) = key.split_first_chunk()?;
-        (Some(u32::from_ne_bytes(*len)), bytes)
-    } else {
-        (None, key)
-    };
-    let address = match bytes.len() {
-        4 => Address::V4(bytes.try_into().ok()?),
-        _ => Address::V6(bytes.try_into().ok()?),
-    };
-    match len {
-        Some(len) => Prefix::new(address, u8::try_from(len).ok()?),
-        None => Some(Prefix::host(address)),
-    }
-}
-
-/// Makes all changes of `pending`, batch by batch; element by element where the kernel has no batches for the table, or
-/// has not the memory for one at this moment.
-fn make(maps: &Maps, spec: &'static MapSpec, pending: &Pending) -> Result<(), ApplyError> {
-    let map = maps.fd(spec);
-    let key_size = spec.key_size as usize;
-    let mut done = 0;
-    while done < pending.count {
-        let keys = &pending.keys[done * key_size..];
-        let rest = pending.count - done;
-        let (made, result) = if pending.removes {
-            bpf::delete_batch(map, keys, rest)
-        } else {
-            bpf::update_batch(map, keys, &pending.values[done * VALUE..], rest)
-        };
-        done += made;
-        let Err(error) = result else { continue };
-        if done == pending.count {
-            break;
-        }
-        match error.raw_os_error() {
-            // The element that stopped it, or the first one if there are no batches here.
-            Some(
-                libc::ENOENT
-                | libc::ENOMEM
-                | libc::EBUSY
-                | libc::EAGAIN
-                | libc::EINTR
-                | libc::EINVAL
-                | libc::E2BIG
-                | libc::ENOSPC
-                | libc::EFAULT
-                | ENOTSUPP,
-            ) => {
-                let until = if batches_work(&error) { done + 1 } else { pending.count };
-                while done < until {
-                    element(maps, spec, pending, done)?;
-                    done += 1;
-                }
-            }
-            _ => return Err(ApplyError::Kernel { table: spec.name, error }),
-        }
-    }
-    Ok(())
-}
-
-fn batches_work(error: &io::Error) -> bool {
-    !matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP))
-}
-
-/// Makes the change number `index` of `pending`.
-fn element(maps: &Maps, spec: &'static MapSpec, pending: &Pending, index: usize) -> Result<(), ApplyError> {
-    let map = maps.fd(spec);
-    let key_size = spec.key_size as usize;
-    let key = &pending.keys[index * key_size..(index + 1) * key_size];
-    let mut attempts = ATTEMPTS;
-    loop {
-        let result = if pending.removes {
-            bpf::delete(map, key)
-        } else {
-            bpf::update(map, key, &pending.values[index * VALUE..(index + 1) * VALUE])
-        };
-        let Err(error) = result else { return Ok(()) };
-        attempts -= 1;
-        match error.raw_os_error() {
-            Some(libc::ENOENT) if pending.removes => return Ok(()),
-            // Hash tables say E2BIG, tries ENOSPC. Nothing was evicted.
-            Some(libc::E2BIG | libc::ENOSPC) => {
-                return Err(ApplyError::Full { table: spec.name, capacity: maps.capacity(spec) });
-            }
-            Some(libc::ENOMEM | libc::EBUSY | libc::EAGAIN | libc::EINTR) if attempts > 0 => {
-                std::thread::yield_now();
-            }
-            _ => return Err(ApplyError::Kernel { table: spec.name, error }),
-        }
-    }
-}
-
-/// Appends the content of a table.
-fn read(maps: &Maps, spec: &MapSpec, changes: &mut Vec<Change>) -> io::Result<()> {
-    let map = maps.fd(spec);
-    let key_size = spec.key_size as usize;
-    let mut size = BATCH;
-    let (mut keys, mut values) = (vec![0; size * key_size], vec![0; size * VALUE]);
-    let mut position = None;
-    loop {
-        let before = position;
-        let (count, result) = bpf::lookup_batch(map, &mut position, &mut keys, &mut values, size);
-        for (key, value) in keys.chunks_exact(key_size).zip(values.chunks_exact(VALUE)).take(count) {
-            push(spec, key, value, changes);
-        }
-        match result {
-            Ok(()) => {}
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENOENT) => return Ok(()),
-                // One bucket holds more than fits: nothing was read.
-                Some(libc::ENOSPC) => {
-                    position = before;
-                    size *= 2;
-                    keys.resize(size * key_size, 0);
-                    values.resize(size * VALUE, 0);
-                }
-                Some(libc::EINVAL | ENOTSUPP) if before.is_none() => return read_each(maps, spec, changes),
-                Some(libc::EINTR | libc::EAGAIN) => position = before,
-                _ => return Err(error),
-            },
-        }
-    }
-}
-
-/// The same, for kernels without batches for this kind of table.
-fn read_each(maps: &Maps, spec: &MapSpec, changes: &mut Vec<Change>) -> io::Result<()> {
-    let map = maps.fd(spec);
-    let mut key = vec![0; spec.key_size as usize];
-    let mut value = [0; VALUE];
-    let mut previous: Option<Vec<u8>> = None;
-    loop {
-        match bpf::next_key(map, previous.as_deref(), &mut key) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        bpf::lookup(map, &key, &mut value)?;
-        push(spec, &key, &value, changes);
-        previous = Some(key.clone());
-    }
-}
-
-fn push(spec: &MapSpec, key: &[u8], value: &[u8], changes: &mut Vec<Change>) {
-    let word = |at: usize| {
-        let bytes = value.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
-        u64::from_ne_bytes(bytes)
-    };
-    let entry = Entry { block_until: word(0), allow_until: word(8) };
-    if let Some(prefix) = prefix_of(spec, key) {
-        changes.push(Change { prefix, entry });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use limiter_common::Nanos;
-
-    use super::*;
-
-    fn change(text: &str, entry: Entry) -> Change {
-        Change { prefix: text.parse().unwrap(), entry }
-    }
-
-    /// The batches that are made of `changes`: table, whether it removes, and elements.
-    fn batches(changes: &[Change], fails: Option<usize>) -> (Vec<(&'static str, bool, usize)>, bool) {
-        let mut made = Vec::new();
-        let mut pending = Default::default();
-        let outcome = in_batches(changes, &mut pending, |table, pending| {
-            made.push((TABLES[table].name, pending.removes, pending.count));
-            if fails == Some(made.len()) {
-                return Err(ApplyError::Full { table: TABLES[table].name, capacity: 0 });
-            }
-            Ok(())
-        });
-        assert!(pending.iter().all(|pending| pending.count == 0 && pending.keys.is_empty()));
-        (made, outcome.is_ok())
-    }
-
-    const BLOCK: Entry = Entry { block_until: Nanos::NEVER.0, allow_until: 0 };
-    const ALLOW: Entry = Entry { block_until: 0, allow_until: Nanos::NEVER.0 };
-
-    #[test]
-    fn a_host_and_the_prefix_around_it_do_not_pass_each_other() {
-        // A host becomes part of a prefix.
-        let to_prefix = [change("192.0.2.0/24", BLOCK), change("192.0.2.1", Entry::NONE)];
-        assert_eq!(
-            batches(&to_prefix, None).0,
-            [("prefixes_v4", false, 1), ("addresses_v4", true, 1)],
-            "removed before it was blocked otherwise"
-        );
-        let allowed_first = [change("2001:db8::/32", ALLOW), change("2001:db8::1", BLOCK)];
-        assert_eq!(
-            batches(&allowed_first, None).0,
-            [("prefixes_v6", false, 1), ("addresses_v6", false, 1)],
-            "blocked before it was allowed"
-        );
-        let back =
-            [change("192.0.2.1", BLOCK), change("192.0.2.0/24", Entry::NONE), change("192.0.2.2", BLOCK)];
-        assert_eq!(
-            batches(&back, None).0,
-            [("addresses_v4", false, 1), ("prefixes_v4", true, 1), ("addresses_v4", false, 1)]
-        );
-    }
-
-    #[test]
-    fn families_do_not_break_each_others_batches() {
-        let hosts: Vec<Change> = (0..BATCH + 1)
-            .flat_map(|n| {
-                [
-                    change(&format!("10.0.{}.{}", n / 256, n % 256), BLOCK),
-                    change(&format!("2001:db8::{n:x}"), BLOCK),
-                ]
-            })
-            .collect();
-        let (made, _) = batches(&hosts, None);
-        let (v4, v6) = (("addresses_v4", false, BATCH), ("addresses_v6", false, BATCH));
-        assert_eq!(made, [v4, v6, ("addresses_v4", false, 1), ("addresses_v6", false, 1)]);
-    }
-
-    #[test]
-    fn after_an_error_only_the_other_family_goes_on() {
-        let changes = [
-            change("2001:db8::1", BLOCK),
-            change("192.0.2.1", BLOCK),
-            change("192.0.2.0/24", BLOCK),
-            change("192.0.2.2", BLOCK),
-        ];
-        let (made, worked) = batches(&changes, Some(1));
-        assert_eq!(made, [("addresses_v4", false, 1), ("addresses_v6", false, 1)]);
-        assert!(!worked);
-    }
-
-    #[test]
-    fn keys_are_read_back_as_they_were_written() {
-        for text in ["192.0.2.1", "10.0.0.0/8", "0.0.0.0/0", "2001:db8::1", "2001:db8::/33"] {
-            let prefix: Prefix = text.parse().unwrap();
-            let spec = TABLES[table_of(prefix)];
-            let mut key = Vec::new();
-            push_key(&mut key, prefix);
-            assert_eq!(key.len(), spec.key_size as usize, "{text}");
-            assert_eq!(prefix_of(spec, &key), Some(prefix));
-        }
+        self.opened()?;
+        Ok(self.tables.as_ref().map(Tables::entries).unwrap_or_default())
     }
 }

@@ -1,15 +1,16 @@
 //! Loads the object: creates maps, and programs with their settings and limits.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
-use limiter_common::abi::{self, Limits, MAPS, Settings};
+use limiter_common::abi::{self, Limits, MAPS, MapSpec, Settings};
 
-use super::AttachMode;
-use super::maps::{Maps, entries};
+use super::maps::{Map, Maps, entries};
 use super::object::OBJECT;
+use super::{AttachMode, bpf};
 use crate::config::{self, Capacity};
 use crate::host;
 
@@ -26,14 +27,12 @@ unsafe impl Pod for Global<Limits> {}
 /// Lines of the verifier's log that are shown; the last ones say what is wrong.
 const VERIFIER_LINES: usize = 12;
 
-/// Creates those maps that are not pinned in `directory` yet, and pins them there.
-pub(super) fn create_maps(directory: &Path, capacity: &Capacity) -> Result<(), EbpfError> {
-    let paths = map_paths(directory);
-    let mut loader = EbpfLoader::new();
-    for (spec, path) in MAPS.iter().zip(&paths) {
-        loader.map_max_entries(spec.name, entries(spec, capacity)).map_pin_path(spec.name, path.as_path());
-    }
-    loader.load(OBJECT).map(drop)
+/// Creates all maps, and pins them in `directory`.
+pub(super) fn create_maps(directory: &Path, capacity: &Capacity) -> io::Result<()> {
+    MAPS.iter().try_for_each(|spec| {
+        let map = Map::create(spec, entries(spec, capacity))?;
+        bpf::pin(map.fd(), &directory.join(spec.name))
+    })
 }
 
 /// What the program of an interface is for: the one place that says it, for the daemon and for measurements alike.
@@ -50,6 +49,8 @@ pub(super) fn settings(
         fixed_now: 0,
         tick: host::tick(),
         sets: maps.capacity(&abi::SLOTS),
+        buckets_v4: maps.capacity(&abi::EXACT_V4),
+        buckets_v6: maps.capacity(&abi::EXACT_V6),
         slot,
         limited: u32::from(interface.limited),
         super_frames: u32::from(mode == AttachMode::Generic),
@@ -58,10 +59,33 @@ pub(super) fn settings(
     }
 }
 
+/// The same for a program over another table of `spec`.
+pub(super) fn resize(settings: &mut Settings, spec: &MapSpec, entries: u32) {
+    if *spec == abi::EXACT_V4 {
+        settings.buckets_v4 = entries;
+    } else if *spec == abi::EXACT_V6 {
+        settings.buckets_v6 = entries;
+    }
+}
+
 /// Prepares the object over the maps pinned in `directory`; the programs are not in the kernel yet.
 pub(super) fn open(directory: &Path, settings: &Settings, limits: &Limits) -> Result<Ebpf, EbpfError> {
+    open_with(directory, None, settings, limits)
+}
+
+/// The same with another map, by name, than the one that is pinned there.
+pub(super) fn open_with(
+    directory: &Path,
+    other: Option<(&str, &Path)>,
+    settings: &Settings,
+    limits: &Limits,
+) -> Result<Ebpf, EbpfError> {
     let (settings, limits) = (Global(*settings), Global(*limits));
-    let paths = map_paths(directory);
+    let path = |spec: &MapSpec| match other {
+        Some((name, path)) if name == spec.name => path.to_owned(),
+        Some(_) | None => directory.join(spec.name),
+    };
+    let paths: Vec<PathBuf> = MAPS.iter().map(path).collect();
     let mut loader = EbpfLoader::new();
     for (spec, path) in MAPS.iter().zip(&paths) {
         loader.map_pin_path(spec.name, path.as_path());
@@ -70,10 +94,6 @@ pub(super) fn open(directory: &Path, settings: &Settings, limits: &Limits) -> Re
         .override_global(abi::SETTINGS_GLOBAL, &settings, true)
         .override_global(abi::LIMITS_GLOBAL, &limits, true)
         .load(OBJECT)
-}
-
-fn map_paths(directory: &Path) -> Vec<PathBuf> {
-    MAPS.iter().map(|spec| directory.join(spec.name)).collect()
 }
 
 /// Loads one program of the object into the kernel.

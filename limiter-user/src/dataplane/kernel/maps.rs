@@ -4,42 +4,83 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context;
 use limiter_common::abi::{self, MAPS, MapKind, MapSpec};
 
 use super::bpf::{self, MapInfo};
+use super::mapped::Mapped;
 use crate::config::Capacity;
 
 /// The kernel's number of a map type (`enum bpf_map_type`).
 pub(super) const fn kind_number(kind: MapKind) -> u32 {
     match kind {
-        MapKind::Hash => 1,
         MapKind::Array => 2,
         MapKind::PerCpuArray => 6,
-        MapKind::LpmTrie => 11,
     }
 }
 
-/// Entries of a map under a configuration.
+/// Entries of a map under a configuration; those of a table that [grows](grows), at first.
 pub(super) fn entries(spec: &MapSpec, capacity: &Capacity) -> u32 {
     let ways = u32::try_from(limiter_common::slots::WAYS).unwrap_or(1);
     let sets = capacity.sources.div_ceil(ways).clamp(1, 1 << 24).next_power_of_two();
     // Names are what identifies maps everywhere else too.
     match spec.name {
-        name if name == abi::ADDRESSES_V4.name => capacity.addresses_v4,
-        name if name == abi::ADDRESSES_V6.name => capacity.addresses_v6,
-        name if name == abi::PREFIXES_V4.name => capacity.prefixes_v4,
-        name if name == abi::PREFIXES_V6.name => capacity.prefixes_v6,
         name if name == abi::SLOTS.name => sets,
         _ => spec.entries,
     }
 }
 
-/// All maps of [`MAPS`].
+/// A map in the kernel.
+#[derive(Debug)]
+pub(super) struct Map {
+    fd: OwnedFd,
+    info: MapInfo,
+}
+
+impl Map {
+    /// Makes one, all zeros, that nobody else knows yet.
+    pub(super) fn create(spec: &MapSpec, entries: u32) -> io::Result<Self> {
+        let shape = [kind_number(spec.kind), spec.key_size, spec.value_size, entries, spec.flags];
+        Self::new(bpf::map_create(shape, spec.name)?)
+    }
+
+    /// The one that is pinned at `path`.
+    pub(super) fn pinned(path: &Path) -> io::Result<Self> {
+        Self::new(bpf::get(path)?)
+    }
+
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        let info = bpf::map_info(fd.as_fd())?;
+        Ok(Self { fd, info })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(super) fn info(&self) -> &MapInfo {
+        &self.info
+    }
+
+    pub(super) fn entries(&self) -> u32 {
+        self.info.max_entries
+    }
+
+    /// Its values as memory.
+    pub(super) fn mapped(&self) -> io::Result<Mapped> {
+        Mapped::new(self.fd.as_fd(), &self.info)
+    }
+}
+
+/// Tables that are replaced by larger ones as needed.
+pub(super) const GROWING: [&MapSpec; 2] = [&abi::EXACT_V4, &abi::EXACT_V6];
+
+/// All maps of [`MAPS`]. Tables can be replaced by larger ones.
 #[derive(Debug)]
 pub(super) struct Maps {
-    by_name: BTreeMap<&'static str, (OwnedFd, MapInfo)>,
+    by_name: BTreeMap<&'static str, RwLock<Arc<Map>>>,
 }
 
 impl Maps {
@@ -48,25 +89,26 @@ impl Maps {
         let mut by_name = BTreeMap::new();
         for spec in MAPS {
             let path = directory.join(spec.name);
-            let open = || {
-                let map = bpf::get(&path)?;
-                let info = bpf::map_info(map.as_fd())?;
-                io::Result::Ok((map, info))
-            };
-            by_name.insert(spec.name, open().with_context(|| format!("cannot open {}", path.display()))?);
+            let map = Map::pinned(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            by_name.insert(spec.name, RwLock::new(Arc::new(map)));
         }
         Ok(Self { by_name })
     }
 
-    pub(super) fn fd(&self, spec: &MapSpec) -> BorrowedFd<'_> {
-        self.entry(spec).0.as_fd()
+    pub(super) fn get(&self, spec: &MapSpec) -> Arc<Map> {
+        Arc::clone(&self.slot(spec).read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on `map` is the one of `spec`.
+    pub(super) fn replace(&self, spec: &MapSpec, map: Arc<Map>) {
+        *self.slot(spec).write().unwrap_or_else(PoisonError::into_inner) = map;
     }
 
     pub(super) fn capacity(&self, spec: &MapSpec) -> u32 {
-        self.entry(spec).1.max_entries
+        self.get(spec).entries()
     }
 
-    fn entry(&self, spec: &MapSpec) -> &(OwnedFd, MapInfo) {
+    fn slot(&self, spec: &MapSpec) -> &RwLock<Arc<Map>> {
         self.by_name.get(spec.name).expect("every map of the ABI was collected")
     }
 }

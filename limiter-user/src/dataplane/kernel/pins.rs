@@ -3,29 +3,29 @@
 //! ```text
 //! <pins directory>/            flock: one daemon
 //!   v<ABI>/<map>               the maps
+//!   v<ABI>/:<map>              one that is about to take the place of another
 //!   v<ABI>/links/<interface>   the links
-//!   v<other>/…                 another ABI version, or tables of another size: superseded, links still enforcing
+//!   v<other>/…                 another ABI version: superseded, links still enforcing
 //! ```
 //!
-//! A set of maps is made under another name and renamed, so a directory is complete or not there. bpffs reserves dots
-//! in names; interface names that have some are escaped.
+//! A set of maps is made under another name and renamed, so a directory is complete or not there; and so is a map that
+//! replaces another one. bpffs reserves dots in names; interface names that have some are escaped.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use limiter_common::abi::{self, ABI_VERSION, MAPS, MapSpec};
+use limiter_common::abi::{ABI_VERSION, MAPS, MapSpec};
 use rustix::fs::{FlockOperation, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::MountFlags;
 
 use super::bpf;
 use super::links::{PinnedLink, look_at};
-use super::maps::{Maps, entries, kind_number};
-use super::{lists, load};
+use super::load;
+use super::maps::{GROWING, Map, Maps, entries, kind_number};
 use crate::config::Capacity;
 
 /// Where bpffs is mounted on most systems.
@@ -57,7 +57,7 @@ pub(super) struct Opened {
 /// What is wrong with a pinned map.
 enum Misfit {
     /// Another size than configured: made anew.
-    Capacity(String),
+    Size(String),
     /// Not this program's map at all.
     Foreign(String),
 }
@@ -80,14 +80,11 @@ impl Pins {
         current(&self.base)
     }
 
-    /// Adopts the pinned maps, or makes them; those of another size than `capacity` are made anew.
+    /// Adopts the pinned maps, or makes them.
     pub(super) fn open_maps(&self, capacity: &Capacity) -> anyhow::Result<Opened> {
         let directory = self.directory();
         let fresh = self.base.join(format!("v{ABI_VERSION}-new"));
-        // Of a run that died in the middle: between the two renames below this is all there is of counters and secret.
-        if !directory.is_dir() && Maps::pinned(&fresh).is_ok() {
-            fs::rename(&fresh, &directory).map_err(|error| cannot_pin(&directory, error))?;
-        }
+        // Of a run that died in the middle.
         remove_set(&fresh)?;
         let mut notes = Vec::new();
         let others = superseded(&self.base)?;
@@ -98,52 +95,54 @@ impl Pins {
             ));
         }
 
-        let mut kept = Vec::new();
-        let found = directory.is_dir();
-        if found {
-            let mut resized = false;
-            for spec in MAPS {
-                let path = directory.join(spec.name);
-                match check(&path, spec, entries(spec, capacity))? {
-                    Ok(map) => kept.push((spec, map)),
-                    Err(Misfit::Capacity(text)) => {
-                        resized = true;
-                        notes.push(text);
-                    }
-                    Err(Misfit::Foreign(text)) => bail!(
-                        "{text}; this is not limiter's, or was damaged: take it off with `limiter detach`, and start \
-                         again"
-                    ),
-                }
-            }
-            if !resized {
-                let maps = Maps::pinned(&directory)?;
-                return Ok(Opened { maps, adopted: true, notes });
-            }
-            // Programs that run need all of their lists as they are: of what moves from one table to another, a shared
-            // one would lose it, and the other not get it.
-            kept.retain(|(spec, _)| !is_list(spec));
+        if directory.is_dir() {
+            self.fit(capacity, &mut notes)?;
+            return Ok(Opened { maps: Maps::pinned(&directory)?, adopted: true, notes });
         }
-
         fs::create_dir(&fresh).map_err(|error| cannot_pin(&fresh, error))?;
         fs::create_dir(fresh.join(LINKS)).map_err(|error| cannot_pin(&fresh, error))?;
-        for (spec, map) in kept {
-            let path = fresh.join(spec.name);
-            bpf::pin(map.as_fd(), &path).map_err(|error| cannot_pin(&path, error))?;
-        }
         load::create_maps(&fresh, capacity)
             .with_context(|| format!("cannot create and pin the maps in {}", fresh.display()))?;
-        if found {
-            let copied = lists::copy(&Maps::pinned(&directory)?, Arc::new(Maps::pinned(&fresh)?))
-                .context("cannot copy the lists to the new tables")?;
-            notes.extend(copied.iter().map(|table| format!("table {table} is too small for what was in it")));
-            // Its links keep enforcing, with the old tables, until each interface is protected anew.
-            let aside = free_path(|number| self.base.join(format!("v{ABI_VERSION}-old-{number}")));
-            fs::rename(&directory, &aside).map_err(|error| cannot_pin(&aside, error))?;
-        }
         fs::rename(&fresh, &directory).map_err(|error| cannot_pin(&directory, error))?;
-        let maps = Maps::pinned(&directory)?;
-        Ok(Opened { maps, adopted: found || !others.is_empty(), notes })
+        Ok(Opened { maps: Maps::pinned(&directory)?, adopted: !others.is_empty(), notes })
+    }
+
+    /// Checks the pinned maps, and makes those anew that have another size than they should. What runs keeps the former
+    /// ones until its program is replaced; only rates are lost, since tables of lists grow by themselves.
+    fn fit(&self, capacity: &Capacity, notes: &mut Vec<String>) -> anyhow::Result<()> {
+        let mut misfits = Vec::new();
+        for spec in MAPS {
+            remove_stale(&self.spare_map_path(spec))?;
+            match check(&self.map_path(spec), spec, entries(spec, capacity))? {
+                Ok(()) => {}
+                Err(Misfit::Size(text)) => {
+                    misfits.push(spec);
+                    notes.push(text);
+                }
+                Err(Misfit::Foreign(text)) => bail!(
+                    "{text}; this is not limiter's, or was damaged: take it off with `limiter detach`, and start \
+                     again"
+                ),
+            }
+        }
+        for spec in misfits {
+            let path = self.spare_map_path(spec);
+            let map = Map::create(spec, entries(spec, capacity))
+                .with_context(|| format!("cannot create the map {}", spec.name))?;
+            bpf::pin(map.fd(), &path).map_err(|error| cannot_pin(&path, error))?;
+            fs::rename(&path, self.map_path(spec)).map_err(|error| cannot_pin(&path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Where a map is pinned.
+    pub(super) fn map_path(&self, spec: &MapSpec) -> PathBuf {
+        self.directory().join(spec.name)
+    }
+
+    /// Where a map is pinned that is to take the place of another one.
+    pub(super) fn spare_map_path(&self, spec: &MapSpec) -> PathBuf {
+        self.directory().join(format!("{SPARE}{}", spec.name))
     }
 
     /// Where the link of `interface` is to be pinned.
@@ -166,7 +165,7 @@ impl Pins {
         Ok(found)
     }
 
-    /// Sets of other versions and sizes.
+    /// Sets of other versions.
     pub(super) fn superseded(&self) -> anyhow::Result<Vec<PathBuf>> {
         superseded(&self.base)
     }
@@ -284,12 +283,18 @@ pub(super) fn remove_set(set: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn is_list(spec: &MapSpec) -> bool {
-    [abi::ADDRESSES_V4, abi::ADDRESSES_V6, abi::PREFIXES_V4, abi::PREFIXES_V6].contains(spec)
+/// Removes what a run left that died before a rename.
+pub(super) fn remove_stale(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
-/// Opens a pinned map if it is what `spec` says, with `wanted` entries.
-fn check(path: &Path, spec: &MapSpec, wanted: u32) -> anyhow::Result<Result<OwnedFd, Misfit>> {
+/// Whether the map that is pinned at `path` is what `spec` says, with `wanted` entries; tables that grow may have more.
+fn check(path: &Path, spec: &MapSpec, wanted: u32) -> anyhow::Result<Result<(), Misfit>> {
     let map = match bpf::get(path) {
         Ok(map) => map,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -313,12 +318,17 @@ fn check(path: &Path, spec: &MapSpec, wanted: u32) -> anyhow::Result<Result<Owne
     if !differences.is_empty() {
         return Ok(Err(Misfit::Foreign(format!("{} has {}", path.display(), differences.join(", ")))));
     }
-    if info.max_entries != wanted {
-        let text =
-            format!("table {} rebuilt with {wanted} entries instead of {}", spec.name, info.max_entries);
-        return Ok(Err(Misfit::Capacity(text)));
+    let found = info.max_entries;
+    if GROWING.contains(&spec) {
+        let fits = found.is_power_of_two();
+        let text = format!("{} has {found} entries, which is no power of two", path.display());
+        return Ok(if fits { Ok(()) } else { Err(Misfit::Foreign(text)) });
     }
-    Ok(Ok(map))
+    if found != wanted {
+        let text = format!("table {} made anew with {wanted} entries instead of {found}", spec.name);
+        return Ok(Err(Misfit::Size(text)));
+    }
+    Ok(Ok(()))
 }
 
 /// Creates `base`, mounting a bpffs if there is none below it.

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, anyhow};
 use limiter_common::Reason;
-use limiter_common::abi::{self, Count, Limits, MAPS, Settings};
+use limiter_common::abi::{self, Count, Limits, MAPS, MapSpec, Settings};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::lists::KernelWriter;
-use super::maps::Maps;
+use super::lists::{KernelWriter, Replace};
+use super::maps::{Map, Maps};
 use super::{AttachMode, bpf, counters, load};
 use crate::config::{self, Capacity};
 use crate::dataplane::{ApplyError, Writer};
@@ -45,6 +45,7 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct TestPrograms {
     maps: Arc<Maps>,
+    lists: Lists,
     linear: Loaded,
     frags: Loaded,
     slot: u32,
@@ -80,12 +81,20 @@ impl TestPrograms {
         capacity: &Capacity,
     ) -> anyhow::Result<Vec<Self>> {
         let scratch = Scratch::mount()?;
-        load::create_maps(&scratch.0, capacity).context("cannot create the maps")?;
-        let maps = Arc::new(Maps::pinned(&scratch.0)?);
-        let cpus = counters::possible_cpus()?;
+        let secret = settings.first().map(|settings| settings.secret).unwrap_or_default();
+        let lists = Lists::create(&scratch, capacity, secret)?;
+        // Programs that run here do not move to larger tables.
+        lists.writer().grow_to_capacity().context("cannot make the tables large")?;
+        let maps = &lists.maps;
         let load = |settings: &Settings| {
-            let settings = Settings { sets: maps.capacity(&abi::SLOTS), ..*settings };
-            Self::over(&scratch, &maps, &settings, limits, cpus)
+            let settings = Settings {
+                secret,
+                sets: maps.capacity(&abi::SLOTS),
+                buckets_v4: maps.capacity(&abi::EXACT_V4),
+                buckets_v6: maps.capacity(&abi::EXACT_V6),
+                ..*settings
+            };
+            Self::over(&scratch, &lists, &settings, limits)
         };
         settings.iter().map(load).collect()
     }
@@ -104,29 +113,23 @@ impl TestPrograms {
         // Fixed, so that two runs are alike.
         const SECRET: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
         let scratch = Scratch::mount()?;
-        load::create_maps(&scratch.0, capacity).context("cannot create the maps")?;
-        let maps = Arc::new(Maps::pinned(&scratch.0)?);
-        fill(&mut KernelWriter::new(Arc::clone(&maps))).context("cannot fill the lists")?;
-        let settings = load::settings(&maps, SECRET, interface, 0, AttachMode::Native, false);
-        Self::over(&scratch, &maps, &settings, &interface.limits, counters::possible_cpus()?)
+        let lists = Lists::create(&scratch, capacity, SECRET)?;
+        fill(&mut lists.writer()).context("cannot fill the lists")?;
+        let settings = load::settings(&lists.maps, SECRET, interface, 0, AttachMode::Native, false);
+        Self::over(&scratch, &lists, &settings, &interface.limits)
     }
 
-    fn over(
-        scratch: &Scratch,
-        maps: &Arc<Maps>,
-        settings: &Settings,
-        limits: &Limits,
-        cpus: usize,
-    ) -> anyhow::Result<Self> {
+    fn over(scratch: &Scratch, lists: &Lists, settings: &Settings, limits: &Limits) -> anyhow::Result<Self> {
         let mut object = load::open(&scratch.0, settings, limits).context("cannot prepare the programs")?;
         let linear = Loaded::new(&mut object, abi::PROGRAM_LINEAR)?;
         let frags = Loaded::new(&mut object, abi::PROGRAM_FRAGS)?;
-        Ok(Self { maps: Arc::clone(maps), linear, frags, slot: settings.slot, cpus })
+        let (lists, cpus) = (lists.clone(), counters::possible_cpus()?);
+        Ok(Self { maps: Arc::clone(&lists.maps), lists, linear, frags, slot: settings.slot, cpus })
     }
 
     /// The lists.
     pub fn writer(&self) -> Box<dyn Writer> {
-        Box::new(KernelWriter::new(Arc::clone(&self.maps)))
+        Box::new(self.lists.writer())
     }
 
     /// A program, for a test run of one's own or to be called by another program.
@@ -149,7 +152,7 @@ impl TestPrograms {
     ///
     /// If procfs does not say.
     pub fn memory(&self) -> io::Result<Vec<(&'static str, u64)>> {
-        MAPS.iter().map(|spec| Ok((spec.name, bytes_of_kernel_memory(self.maps.fd(spec))?))).collect()
+        MAPS.iter().map(|spec| Ok((spec.name, bytes_of_kernel_memory(self.maps.get(spec).fd())?))).collect()
     }
 
     /// Instructions that the verifier followed for this program.
@@ -166,7 +169,7 @@ impl TestPrograms {
         for spec in [&abi::SLOTS, &abi::CELLS, &abi::GATE] {
             let zeros = vec![0; spec.value_size as usize];
             for index in 0..self.maps.capacity(spec) {
-                bpf::update(self.maps.fd(spec), &index.to_ne_bytes(), &zeros)?;
+                bpf::update(self.maps.get(spec).fd(), &index.to_ne_bytes(), &zeros)?;
             }
         }
         Ok(())
@@ -230,6 +233,46 @@ impl Loaded {
     }
 }
 
+/// What a writer of lists needs.
+#[derive(Debug, Clone)]
+struct Lists {
+    maps: Arc<Maps>,
+    unattached: Arc<Unattached>,
+    capacity: Capacity,
+    secret: [u64; 2],
+}
+
+impl Lists {
+    fn create(scratch: &Scratch, capacity: &Capacity, secret: [u64; 2]) -> anyhow::Result<Self> {
+        load::create_maps(&scratch.0, capacity).context("cannot create the maps")?;
+        let maps = Arc::new(Maps::pinned(&scratch.0)?);
+        let unattached = Arc::new(Unattached { directory: scratch.0.clone(), maps: Arc::clone(&maps) });
+        Ok(Self { maps, unattached, capacity: *capacity, secret })
+    }
+
+    fn writer(&self) -> KernelWriter {
+        let (maps, unattached) = (Arc::clone(&self.maps), Arc::clone(&self.unattached));
+        KernelWriter::new(maps, unattached, self.capacity, self.secret)
+    }
+}
+
+/// Replaces tables as long as no program is loaded, which ends with the [`Scratch`].
+#[derive(Debug)]
+struct Unattached {
+    directory: PathBuf,
+    maps: Arc<Maps>,
+}
+
+impl Replace for Unattached {
+    fn replace_table(&self, spec: &MapSpec, table: Map) -> anyhow::Result<()> {
+        let path = self.directory.join(format!(":{}", spec.name));
+        bpf::pin(table.fd(), &path).context("programs for tests do not move to larger tables")?;
+        std::fs::rename(&path, self.directory.join(spec.name)).context("cannot rename a pin")?;
+        self.maps.replace(spec, Arc::new(table));
+        Ok(())
+    }
+}
+
 /// A bpffs of our own, for as long as the maps have to be found by path.
 struct Scratch(PathBuf);
 
@@ -273,4 +316,20 @@ pub fn bytes_of_kernel_memory(map: BorrowedFd<'_>) -> io::Result<u64> {
 pub fn time_nothing(frame: &[u8], repeat: u32) -> anyhow::Result<u32> {
     let program = super::features::nothing().context("the kernel refused the empty program")?;
     Ok(bpf::test_run(program.as_fd(), frame, None, repeat)?.1)
+}
+
+/// Whether the program with this number, which may be on an interface, passes `frame`. It counts it, too.
+///
+/// # Errors
+///
+/// If there is no such program, or the kernel refuses.
+pub fn passes(program_id: u32, frame: &[u8]) -> anyhow::Result<bool> {
+    let program = bpf::program(program_id).context("no such program")?;
+    let (verdict, _) =
+        bpf::test_run(program.as_fd(), frame, None, 1).context("the kernel refused the test run")?;
+    match verdict {
+        XDP_PASS => Ok(true),
+        XDP_DROP => Ok(false),
+        other => Err(anyhow!("the program returned {other}")),
+    }
 }

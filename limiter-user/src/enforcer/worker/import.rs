@@ -122,15 +122,18 @@ impl Worker {
         reply: Reply<AddResponse>,
     ) -> Option<Import> {
         match self.check_import(action, parsed, options) {
-            Ok(Some(admitted)) => Some(Import {
-                admitted,
-                asked: self.asked(options, caller),
-                response: AddResponse::default(),
-                enforced: 0,
-                stored: 0,
-                undo: Undo::default(),
-                reply,
-            }),
+            Ok(Some(admitted)) => {
+                self.kernel.expect(admitted.prefixes().iter());
+                Some(Import {
+                    admitted,
+                    asked: self.asked(options, caller),
+                    response: AddResponse::default(),
+                    enforced: 0,
+                    stored: 0,
+                    undo: Undo::default(),
+                    reply,
+                })
+            }
             // A feed that is empty today is no mistake.
             Ok(None) => {
                 self.answer(reply, Ok(AddResponse::default()));

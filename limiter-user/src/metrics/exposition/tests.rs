@@ -48,7 +48,7 @@ fn snapshot() -> Snapshot {
             tables: vec![("addresses_v4", 1_000_000), ("prefixes_v4", 1)],
             lists: vec![list("drop", Action::Block, None), list("friends", Action::Allow, Some("gone"))],
             warnings: vec!["a sentence".to_owned()],
-            missing: 0,
+            missing: 3,
             durable: true,
         }),
         counts: vec![InterfaceCounts { interface: "eth0".to_owned(), counts: counts.collect() }],

@@ -1,0 +1,136 @@
+//! The lists, in BPF maps.
+
+use limiter_common::lists::{Listed, v4, v6};
+
+use crate::word::KernelWord;
+use crate::{globals, maps};
+
+struct Maps;
+
+impl v4::Memory for Maps {
+    type Word = KernelWord;
+
+    #[inline(always)]
+    fn level(&self, index: u32) -> Option<&KernelWord> {
+        maps::LEVEL_V4.get(index)
+    }
+
+    #[inline(always)]
+    fn wide(&self, index: u32) -> Option<&KernelWord> {
+        maps::WIDE_V4.get(index)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<&v4::Bucket<KernelWord>> {
+        maps::EXACT_V4.get(index)
+    }
+
+    #[inline(always)]
+    fn buckets(&self) -> u32 {
+        globals::buckets_v4()
+    }
+
+    #[inline(always)]
+    fn lengths(&self, index: u32) -> Option<&KernelWord> {
+        maps::LENGTHS.get(0)?.v4.get(index as usize)
+    }
+
+    #[inline(always)]
+    fn secret(&self) -> [u64; 2] {
+        globals::secret()
+    }
+
+    #[inline(always)]
+    fn join(&self, key: u64, so_far: Listed) -> Listed {
+        Listed::from_bits(join_v4(key, so_far.to_bits()))
+    }
+}
+
+impl v6::Memory for Maps {
+    type Word = KernelWord;
+
+    #[inline(always)]
+    fn filter(&self, index: u32) -> Option<&KernelWord> {
+        maps::FILTER_V6.get(index)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<&v6::Bucket<KernelWord>> {
+        maps::EXACT_V6.get(index)
+    }
+
+    #[inline(always)]
+    fn buckets(&self) -> u32 {
+        globals::buckets_v6()
+    }
+
+    #[inline(always)]
+    fn short(&self, index: u32) -> Option<&KernelWord> {
+        maps::LENGTHS.get(0)?.v6_short.get(index as usize)
+    }
+
+    #[inline(always)]
+    fn any_short(&self) -> Option<&KernelWord> {
+        Some(&maps::LENGTHS.get(0)?.v6_any_short)
+    }
+
+    #[inline(always)]
+    fn long(&self, index: u32) -> Option<&KernelWord> {
+        maps::LENGTHS.get(0)?.v6_long.get(index as usize)
+    }
+
+    #[inline(always)]
+    fn secret(&self) -> [u64; 2] {
+        globals::secret()
+    }
+
+    #[inline(always)]
+    fn join(&self, key: v6::Key, so_far: Listed) -> Listed {
+        Listed::from_bits(join_v6(key.high, key.low, key.length, so_far.to_bits()))
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn join_v4(key: u64, so_far: u64) -> u64 {
+    Listed::from_bits(so_far).union(v4::probe(&Maps, key)).to_bits()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn join_v6(high: u64, low: u64, length: u64, so_far: u64) -> u64 {
+    Listed::from_bits(so_far).union(v6::probe(&Maps, v6::Key { high, low, length })).to_bits()
+}
+
+/// What is listed of an IPv4 source, in host order.
+#[inline(always)]
+pub(crate) fn v4(address: u32) -> Listed {
+    match v4::quick(&Maps, address) {
+        Some(listed) => listed,
+        None => Listed::from_bits(closer_v4(address)),
+    }
+}
+
+/// The rare rest of it, as a function that the verifier checks once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn closer_v4(address: u32) -> u64 {
+    v4::closer(&Maps, address).to_bits()
+}
+
+/// What is listed of an IPv6 source.
+#[inline(always)]
+pub(crate) fn v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &[u8; 16]) -> Listed {
+    let high = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+    let low = u64::from_be_bytes([*i, *j, *k, *l, *m, *n, *o, *p]);
+    match v6::quick(&Maps, high) {
+        Some(listed) => listed,
+        None => Listed::from_bits(lookup_v6(high, low)),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lookup_v6(high: u64, low: u64) -> u64 {
+    v6::lookup(&Maps, high, low).to_bits()
+}
