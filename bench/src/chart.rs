@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, ensure};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Width and height of one panel, in pixels.
 const PANEL: (u32, u32) = (560, 400);
@@ -82,7 +83,14 @@ fn draw_lines(area: &Area<'_>, title: &str, x: &str, y: &str, lines: &[Line]) ->
         .x_label_area_size(36)
         .y_label_area_size(52)
         .build_cartesian_2d(xs.log_scale(), ys.log_scale())?;
-    chart.configure_mesh().x_desc(x).y_desc(y).x_label_formatter(&|x| count(*x)).draw()?;
+    chart
+        .configure_mesh()
+        .max_light_lines(1)
+        .x_desc(x)
+        .y_desc(y)
+        .x_label_formatter(&|x| count(*x))
+        .y_label_formatter(&|y| count(*y))
+        .draw()?;
     for (line, colour) in lines.iter().zip(COLOURS) {
         chart
             .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2)).point_size(3))?
@@ -108,25 +116,42 @@ fn draw_bars(area: &Area<'_>, title: &str, y: &str, groups: &[Group]) -> Drawn {
         .x_label_area_size(36)
         .y_label_area_size(52)
         .build_cartesian_2d(0.0..slots as f64, 0.0..highest * 1.15)?;
-    chart.configure_mesh().disable_x_mesh().x_labels(0).y_desc(y).draw()?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(0)
+        .y_max_light_lines(1)
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .y_desc(y)
+        .draw()?;
+    let text = |size: u32| TextStyle::from(("sans-serif", size)).color(&BLACK);
+    let centred = Pos::new(HPos::Center, VPos::Bottom);
     let mut at = 0.5;
-    for group in groups {
-        #[expect(clippy::cast_precision_loss, reason = "a few bars")]
-        let middle = at + group.bars.len() as f64 / 2.0;
+    for (number, group) in groups.iter().enumerate() {
+        let first = at;
         for ((name, value), colour) in group.bars.iter().zip(COLOURS) {
-            let bar = Rectangle::new([(at + 0.05, 0.0), (at + 0.95, *value)], colour.mix(0.85).filled());
-            chart.draw_series([bar])?;
-            let style = ("sans-serif", 11).into_font().color(&BLACK);
-            let label = format!("{name}: {value:.0}");
-            chart.draw_series([Text::new(label, (at + 0.05, *value + highest * 0.04), style)])?;
+            let bar = Rectangle::new([(at + 0.05, 0.0), (at + 0.95, *value)], colour.filled());
+            let series = chart.draw_series([bar])?;
+            if number == 0 {
+                series
+                    .label(name)
+                    .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
+            }
+            let place = (at + 0.5, *value + highest * 0.01);
+            chart.draw_series([Text::new(format!("{value:.0}"), place, text(11).pos(centred))])?;
             at += 1.0;
         }
-        let style = ("sans-serif", 12).into_font().color(&BLACK);
-        let (x, y) = chart.backend_coord(&(middle, 0.0));
-        let place = (x - i32::try_from(group.name.chars().count() * 3)?, y + 8);
-        area.draw_text(&group.name, &style, relative(area, place))?;
+        let (x, y) = chart.backend_coord(&(f64::midpoint(first, at), 0.0));
+        let below = text(12).pos(Pos::new(HPos::Center, VPos::Top));
+        area.draw_text(&group.name, &below, relative(area, (x, y + 8)))?;
         at += 1.0;
     }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
     Ok(())
 }
 
@@ -159,7 +184,7 @@ mod tests {
         draw(&file, &[lines, bars]).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::remove_file(&file).unwrap();
-        for name in ["lines", "first line", "entries", "1M", "bars", "a group", "one bar: 3"] {
+        for name in ["lines", "first line", "entries", "1M", "bars", "a group", "one bar"] {
             assert!(text.contains(name), "{name} is not in {text}");
         }
     }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use serde_json::json;
 
-use super::Bench;
 use super::frame::{Family, udp};
 use super::lane::{Expected, Lane, Traffic, XDP_PASS};
 use super::lists::List;
 use super::subject::{Limit, Subject};
+use super::{Bench, size};
 use crate::model::Model;
 use crate::report::Bound;
 use crate::sources::resident_v4;
@@ -99,6 +99,7 @@ impl Level {
 /// Runs both at the same time, and adds to the report.
 pub(super) fn measure(bench: &mut Bench<'_>, limit: Limit) -> anyhow::Result<()> {
     let Limit { rate, burst } = limit;
+    let each_second = size(rate);
     // What one thread can send by single system calls, besides the greedy ones.
     let at_once = (burst / 2).min(20);
     let period = Duration::from_secs_f64(f64::from(at_once) * 2.0 / f64::from(rate).min(40.0));
@@ -113,8 +114,8 @@ pub(super) fn measure(bench: &mut Bench<'_>, limit: Limit) -> anyhow::Result<()>
         (seen.passed as f64 / seen.sent.max(1) as f64, seen.flood as f64 / seen.seconds / 1e6);
     let excess = seen.peak / f64::from(burst);
     println!(
-        "IPv4, {INNOCENTS} innocents beside a flood of {flood:.1} million packets a second of any source; {rate}/s \
-         burst {burst} for each\n    {} of {} packets of innocents passed; {GREEDY} greedy sources sent {}, and got at \
+        "IPv4, {INNOCENTS} innocents beside a flood of {flood:.1} million packets a second of any source; {limit} \
+         for each\n    {} of {} packets of innocents passed; {GREEDY} greedy sources sent {}, and got at \
          most {:.2} packets at once ({:.2} % of the burst)",
         seen.passed,
         seen.sent,
@@ -123,15 +124,15 @@ pub(super) fn measure(bench: &mut Bench<'_>, limit: Limit) -> anyhow::Result<()>
         excess * 100.0
     );
     bench.report.part(
-        &format!("innocents at {rate}/s"),
+        &format!("innocents at {each_second}/s"),
         json!({
             "sent": seen.sent, "passed": seen.passed, "flood_mpps": flood, "greedy_sent": seen.greedy_sent,
             "peak": seen.peak, "burst": burst, "seconds": seen.seconds,
         }),
     );
-    let what = format!("innocents' share of conforming packets that pass, {rate}/s");
+    let what = format!("innocents' share of conforming packets that pass, {each_second}/s");
     bench.counted("R8", what, share, Bound::AtLeast(0.9999), 1.001);
-    let what = format!("over-admission: packets at once / burst, {rate}/s");
+    let what = format!("over-admission: packets at once / burst, {each_second}/s");
     bench.counted("R8", what, excess, Bound::AtMost(1.01), 1.02);
     Ok(())
 }

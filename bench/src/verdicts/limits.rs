@@ -58,9 +58,8 @@ fn spoofed(bench: &mut Bench<'_>, family: Family, limit: Limit) -> anyhow::Resul
     let lives = 1_000.0 * MILLISECOND / f64::from(limit.rate);
     let warm_up = bench.effort.warm_up.max(lives * 1.2);
     let effort = Effort { warm_up, prime: SOURCES * 3 / 2, ..bench.effort };
-    let Limit { rate, burst } = limit;
-    let title = format!("{}, any source; {rate}/s burst {burst} for each", family.label());
-    let figures = bench.compare_for(title, None, &rows, effort)?;
+    let title = |traffic| format!("{}, {traffic}; {limit} for each", family.label());
+    let figures = bench.compare_for(title("any source"), None, &rows, effort)?;
     let (ours, theirs) = (figures.ratio("limiter", "limiter, one source"), figures.ratio("lru", "limiter"));
     match (family, limit) {
         (Family::V4, FAST) => {
@@ -72,6 +71,11 @@ fn spoofed(bench: &mut Bench<'_>, family: Family, limit: Limit) -> anyhow::Resul
             bench.target("R7", "spoofed flood, limit of 10/s: lru / limiter", theirs, Bound::AtLeast(4.0));
         }
         _ => {}
+    }
+    if !bench.quick {
+        let some = Traffic::new(family, Model::Residents, 1);
+        let rows = [(&flooded, some, spoofed), (&large, some, spoofed), (&small, some, spoofed)];
+        bench.compare_for(title("64k sources"), None, &rows, effort)?;
     }
     Ok(())
 }

@@ -180,6 +180,7 @@ impl fmt::Display for List {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Model, Parameters};
 
     #[test]
     fn listed_sources_are_different() {
@@ -188,6 +189,32 @@ mod tests {
             let different: HashSet<Prefix> = list.prefixes().collect();
             assert_eq!(different.len(), 300_000, "{family:?}");
         }
+    }
+
+    /// The mutator's sources are those of the list, as often as its model says.
+    #[test]
+    fn models_draw_from_the_list() {
+        const COUNT: u32 = 100_000;
+        let listed: HashSet<Prefix> = List::sources(Family::V4, COUNT).prefixes().collect();
+        let parameters = Parameters { listed: COUNT, hot: listed_v4(7).into() };
+        let check = |model: Model, expected: f64, most_different: usize| {
+            let sources: Vec<u32> = (0..100_000).map(|number| model.source_v4(&parameters, number)).collect();
+            let is_listed = |source: &u32| listed.contains(&Prefix::host(Address::V4(source.to_be_bytes())));
+            let share =
+                f64::from(u32::try_from(sources.iter().filter(|source| is_listed(source)).count()).unwrap());
+            assert!((share / 1e5 - expected).abs() < 0.01, "{model:?}: {share} instead of {expected}");
+            let different: HashSet<u32> = sources.iter().copied().collect();
+            assert!(different.len() <= most_different, "{model:?}: {} sources", different.len());
+            assert!(different.len() * 3 > most_different, "{model:?}: {} sources", different.len());
+            let honest = |source: &u32| matches!(source.to_be_bytes(), [1..127 | 128..=223, ..]);
+            assert!(different.iter().all(honest), "{model:?}");
+        };
+        check(Model::Hot, 1.0, 1);
+        check(Model::Residents, 0.0, 1 << 16);
+        check(Model::Any, 0.0, 100_000);
+        check(Model::Listed, 1.0, 100_000);
+        check(Model::SomeListed, 1.0, 1 << 16);
+        check(Model::Mixed, 0.7, 100_000);
     }
 
     #[test]

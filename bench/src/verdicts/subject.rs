@@ -1,5 +1,6 @@
 //! What is measured: limiter as it is shipped, and the usual ways to do the same job. Each over lists of its own.
 
+use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use limiter_user::dataplane::kernel::testrun::{Entry as Program, TestPrograms, b
 use limiter_user::dataplane::{ApplyError, Change, Writer};
 
 use super::object::{Name, Object};
+use super::size;
 use crate::bpf;
 use crate::machine;
 use crate::verdicts::frame::Family;
@@ -42,6 +44,12 @@ pub(super) struct Limit {
     pub(super) rate: u32,
     /// Packets at once.
     pub(super) burst: u32,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s burst {}", size(self.rate), self.burst)
+    }
 }
 
 /// Packets that were judged.
