@@ -6,8 +6,8 @@
 //! never dropped in between, and what is dropped before and after is never let through.
 
 mod claims;
-mod entries;
 mod expiries;
+mod lengths;
 mod owners;
 mod packed;
 mod reasons;
@@ -23,8 +23,8 @@ use limiter_common::{Address, Nanos, Prefix};
 use crate::config::Action;
 use crate::dataplane::Change;
 use claims::{Claims, Stored};
-use entries::Prefixes;
 use expiries::Expiries;
+use lengths::Lengths;
 use owners::Owners;
 pub use owners::{Owner, OwnerId, TooMany};
 pub use reasons::{MAX_REASON, reason};
@@ -131,7 +131,7 @@ impl Totals {
 #[derive(Debug, Default)]
 pub struct Blocklist {
     claims: Claims,
-    prefixes: Prefixes,
+    lengths: Lengths,
     owners: Owners,
     terms: KnownTerms,
     expiries: Expiries,
@@ -251,7 +251,6 @@ impl Blocklist {
 
     /// Makes edits that all raise, or all lower, the same action.
     fn step(&mut self, edits: Vec<Edit>, outcome: &mut Outcome) {
-        let mut touched = Vec::new();
         for edit in edits {
             let key = edit.key();
             let others = self.claims.at(key.prefix).filter(|(other, _)| *other != key);
@@ -269,15 +268,17 @@ impl Blocklist {
             if before == after {
                 continue;
             }
-            self.totals.account(key.prefix, before, after);
-            if key.prefix.is_host() {
-                outcome.changes.push(Change { prefix: key.prefix, entry: after });
-            } else {
-                self.prefixes.set(key.prefix, after);
-                touched.push(key.prefix);
-            }
+            self.account(key.prefix, before, after);
+            outcome.changes.push(Change { prefix: key.prefix, entry: after });
         }
-        self.prefixes.update(touched, &mut outcome.changes);
+    }
+
+    /// Accounts for a prefix of which was claimed `before` and is claimed `after`.
+    fn account(&mut self, prefix: Prefix, before: Entry, after: Entry) {
+        self.totals.account(prefix, before, after);
+        if before.is_none() != after.is_none() {
+            self.lengths.count(prefix, before.is_none());
+        }
     }
 
     /// Returns the former and the current state.
@@ -333,15 +334,10 @@ impl Blocklist {
                 None => self.owners.count(key.owner, 1),
             }
         }
-        let mut wide = Vec::new();
         for (prefix, entry) in self.claims.unions() {
             self.totals.account(prefix, Entry::NONE, entry);
-            if !prefix.is_host() {
-                self.prefixes.set(prefix, entry);
-                wide.push(prefix);
-            }
+            self.lengths.count(prefix, true);
         }
-        self.prefixes.update(wide, &mut Vec::new());
         self.compact_expiries();
     }
 
@@ -426,40 +422,32 @@ impl Blocklist {
     /// The claims on `prefix` and on prefixes that contain it, narrowest first.
     #[must_use]
     pub fn covering(&self, prefix: Prefix) -> Vec<Claim> {
-        let wider = self.prefixes.covering(prefix);
-        let all = prefix.is_host().then_some(prefix).into_iter().chain(wider);
-        all.flat_map(|prefix| self.claims.at(prefix)).map(|(key, stored)| self.claim(key, stored)).collect()
+        let claims = self.lengths.covering(prefix).flat_map(|prefix| self.claims.at(prefix));
+        claims.map(|(key, stored)| self.claim(key, stored)).collect()
     }
 
     /// What the kernel finds for every address of `prefix`, as far as no narrower prefix says more.
     #[must_use]
     pub fn entry(&self, prefix: Prefix) -> Entry {
-        let exact = if prefix.is_host() { self.own(prefix) } else { Entry::NONE };
-        exact.union(self.prefixes.longest(prefix))
+        self.entry_of(prefix, |_| true)
     }
 
     /// What the kernel finds for `prefix` if only those entries are in it of which `there` says so.
     #[must_use]
     pub fn entry_of(&self, prefix: Prefix, there: impl Fn(Prefix) -> bool) -> Entry {
-        let exact = if prefix.is_host() && there(prefix) { self.own(prefix) } else { Entry::NONE };
-        let longest = self.prefixes.covering(prefix).find(|wider| there(*wider));
-        exact.union(longest.map_or(Entry::NONE, |longest| self.prefixes.longest(longest)))
+        let entries = self.lengths.covering(prefix).filter(|prefix| there(*prefix));
+        entries.fold(Entry::NONE, |union, prefix| union.union(self.own(prefix)))
     }
 
     /// What shall be in the kernel's lists for exactly `prefix`.
     #[must_use]
     pub fn change(&self, prefix: Prefix) -> Change {
-        let own = self.own(prefix);
-        let inherits = !prefix.is_host() && !own.is_none();
-        Change { prefix, entry: if inherits { self.prefixes.longest(prefix) } else { own } }
+        Change { prefix, entry: self.own(prefix) }
     }
 
     /// Everything that shall be in the kernel's lists, in order.
     pub fn entries(&self) -> impl Iterator<Item = Change> {
-        self.claims.unions().map(|(prefix, own)| {
-            let entry = if prefix.is_host() { own } else { self.prefixes.longest(prefix) };
-            Change { prefix, entry }
-        })
+        self.claims.unions().map(|(prefix, entry)| Change { prefix, entry })
     }
 }
 

@@ -10,8 +10,6 @@ pub enum Owner {
     Operator,
     /// The file of a configured list, by the list's name.
     List(Arc<str>),
-    /// What is found in the kernel while it is brought to the desired state.
-    Kernel,
 }
 
 impl fmt::Display for Owner {
@@ -19,7 +17,6 @@ impl fmt::Display for Owner {
         match self {
             Self::Operator => f.write_str("operator"),
             Self::List(name) => write!(f, "list:{name}"),
-            Self::Kernel => f.write_str("kernel"),
         }
     }
 }

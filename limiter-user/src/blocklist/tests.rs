@@ -25,7 +25,16 @@ impl Random {
     }
 }
 
-/// The kernel's lists as they are looked up there: a hash of hosts and a trie of prefixes.
+/// A moment, about an eighth of a second long.
+fn at(moment: u64) -> Nanos {
+    Nanos(moment << 27)
+}
+
+fn moments_later(now: Nanos, moments: u64) -> Nanos {
+    Nanos(now.0 + at(moments).0)
+}
+
+/// The kernel's lists: what is found for an address is the union of all entries that contain it.
 #[derive(Debug, Default, Clone)]
 struct Kernel(BTreeMap<Prefix, Entry>);
 
@@ -39,10 +48,8 @@ impl Kernel {
     }
 
     fn entry(&self, address: Address) -> Entry {
-        let exact = self.0.get(&Prefix::host(address)).copied().unwrap_or_default();
-        let matching = self.0.iter().filter(|(prefix, _)| !prefix.is_host() && prefix.contains(address));
-        let longest = matching.max_by_key(|(prefix, _)| prefix.length());
-        exact.union(longest.map(|(_, entry)| *entry).unwrap_or_default())
+        let matching = self.0.iter().filter(|(prefix, _)| prefix.contains(address));
+        matching.fold(Entry::NONE, |union, (_, entry)| union.union(*entry))
     }
 
     fn installed(&self) -> Vec<Change> {
@@ -120,9 +127,10 @@ fn random_edits(random: &mut Random, addresses: &[Address], owners: &[OwnerId], 
         let edit = if random.below(3) == 0 {
             Edit::Remove(key)
         } else {
-            let until = if random.below(3) == 0 { Nanos::NEVER } else { Nanos(now.0 + 1 + random.below(20)) };
+            let until =
+                if random.below(3) == 0 { Nanos::NEVER } else { moments_later(now, 1 + random.below(20)) };
             let reason = (random.below(2) == 0).then(|| Arc::from(format!("reason {}", random.below(3))));
-            Edit::Set(Claim { key, terms: Terms { until, created: now.0, actor: Some(7), reason } })
+            Edit::Set(Claim { key, terms: Terms { until, created: now.0 >> 27, actor: Some(7), reason } })
         };
         edits.insert(key, edit);
     }
@@ -164,7 +172,7 @@ impl Case {
             let entry = self.kernel.entry(*address);
             assert_eq!(entry, self.list.entry(Prefix::host(*address)), "{address}");
             for later in 0..25 {
-                let now = Nanos(self.now.0 + later);
+                let now = moments_later(self.now, later);
                 assert_eq!(verdict(entry, now), self.model.verdict(*address, now), "{address} {later} later");
             }
         }
@@ -201,13 +209,13 @@ fn random_case(seed: u64, steps: u64) {
         list,
         model: Model::default(),
         kernel: Kernel::default(),
-        now: Nanos(1_000),
+        now: at(1_000),
     };
     for _ in 0..steps {
         let before = case.model.clone();
         match random.below(10) {
             0 => {
-                case.now.0 += random.below(15);
+                case.now = moments_later(case.now, random.below(15));
                 let (now, before) = (case.now, case.model.clone());
                 case.model.0.retain(|_, terms| terms.until > now);
                 let changes = case.list.expire(now, usize::MAX).changes;
@@ -226,7 +234,7 @@ fn random_case(seed: u64, steps: u64) {
             }
             2 => {
                 // A new daemon that finds what another one left a while ago, and has all claims in its store.
-                case.now.0 += random.below(15);
+                case.now = moments_later(case.now, random.below(15));
                 for _ in 0..random.below(5) {
                     let edits = random_edits(&mut random, &case.addresses, &owners, case.now);
                     case.model.apply(&edits);
@@ -234,10 +242,10 @@ fn random_case(seed: u64, steps: u64) {
                 let (mut list, _) = list_with_owners();
                 let claims = case.model.0.iter();
                 list.fill(claims.map(|(key, terms)| Claim { key: *key, terms: terms.clone() }));
-                let changes = list.reconcile(case.kernel.installed()).unwrap();
+                let changes = list.reconcile(case.kernel.installed());
                 case.list = list;
                 case.install(&before, &changes);
-                assert_eq!(case.list.reconcile(case.kernel.installed()).unwrap(), []);
+                assert_eq!(case.list.reconcile(case.kernel.installed()), []);
             }
             _ => {
                 let edits = random_edits(&mut random, &case.addresses, &owners, case.now);
@@ -247,28 +255,6 @@ fn random_case(seed: u64, steps: u64) {
             }
         }
     }
-}
-
-#[test]
-fn deadlines_that_the_kernel_has_rounded_are_no_difference() {
-    let mut list = Blocklist::new();
-    let operator = list.owner(&Owner::Operator).unwrap();
-    let claim = |text: &str, until: u64| {
-        let key = Key { prefix: text.parse().unwrap(), action: Action::Block, owner: operator };
-        let terms = Terms { until: Nanos(until), created: 0, actor: None, reason: None };
-        Edit::Set(Claim { key, terms })
-    };
-    let edits = vec![claim("192.0.2.1", 1_000_000_000), claim("192.0.2.2", u64::MAX - 1), claim("::1", 7)];
-    let changes = list.apply(edits).changes;
-    let rounded = |change: Change| Change { entry: change.entry.rounded(), ..change };
-    let mut installed: Vec<Change> = changes.into_iter().map(rounded).collect();
-    installed.sort_unstable_by_key(|change| change.prefix);
-    list.unround(&mut installed);
-    assert_eq!(list.reconcile(installed.clone()).unwrap(), []);
-    // What is really another deadline stays one.
-    installed[0].entry.block_until += 1 << 27;
-    list.unround(&mut installed);
-    assert_eq!(list.reconcile(installed).unwrap().len(), 1);
 }
 
 #[test]
@@ -285,14 +271,14 @@ fn any_kernel_state_is_brought_to_the_desired_one() {
     for seed in 0..300 {
         let mut random = Random(seed);
         let (mut list, owners) = list_with_owners();
-        list.apply(random_edits(&mut random, &addresses, &owners, Nanos(1_000)));
+        list.apply(random_edits(&mut random, &addresses, &owners, at(1_000)));
         let mut kernel = Kernel::default();
         for _ in 0..random.below(12) {
-            let until = [0, 5, 1_010, u64::MAX];
+            let until = [0, at(5).0, at(1_010).0, u64::MAX];
             let entry = Entry { block_until: random.pick(&until), allow_until: random.pick(&until) };
             kernel.apply(Change { prefix: random_prefix(&mut random, &addresses), entry });
         }
-        for change in list.reconcile(kernel.installed()).unwrap() {
+        for change in list.reconcile(kernel.installed()) {
             kernel.apply(change);
         }
         assert_eq!(list.entries().collect::<Vec<_>>(), kernel.installed(), "seed {seed}");
@@ -335,36 +321,75 @@ fn an_expired_narrow_prefix_does_not_shadow_a_live_wide_one() {
     assert_eq!(claims, ["10.1.0.0/16", "10.0.0.0/8"]);
 }
 
-/// An expired wide prefix must not show through while a narrower one and itself are taken out.
+/// The kernel rounds deadlines, which is no reason to write its entries again at every start.
 #[test]
-fn what_is_unneeded_goes_wide_before_narrow() {
+fn what_differs_by_rounding_only_stays() {
     let (mut list, owners) = list_with_owners();
-    list.apply(vec![Edit::Set(claim("10.0.0.0/8", Action::Block, owners[0], Nanos::NEVER))]);
-    let mut kernel = Kernel::default();
-    for (text, block_until) in [("10.1.0.0/16", 5), ("10.1.2.0/24", u64::MAX)] {
-        kernel.apply(Change { prefix: prefix(text), entry: Entry { block_until, allow_until: 0 } });
-    }
-    for change in list.reconcile(kernel.installed()).unwrap() {
-        kernel.apply(change);
-        let between = kernel.entry("10.1.2.3".parse().unwrap());
-        assert!(between.blocks(Nanos(10)), "after {change:?}");
+    let until = [at(7).0 - 5, at(7).0, u64::MAX - 1, u64::MAX];
+    let claims = (0..4_u8).zip(until).map(|(last, until)| {
+        Edit::Set(claim(&format!("192.0.2.{last}"), Action::Block, owners[0], Nanos(until)))
+    });
+    let exact = list.apply(claims.collect()).changes;
+    let rounded = |change: &Change| Change { entry: change.entry.rounded(), ..*change };
+    let kept: Vec<Change> = exact.iter().map(rounded).collect();
+    assert!(kept != exact);
+    assert_eq!(list.reconcile(kept.clone()), []);
+    assert_eq!(list.excess(&kept, owners[1]), []);
+    for by in [-1, 1] {
+        let other = |change: &Change| Change {
+            entry: Entry {
+                block_until: change.entry.block_until.wrapping_add_signed(by << 31),
+                allow_until: 0,
+            },
+            ..*change
+        };
+        assert_eq!(
+            list.reconcile(kept.iter().map(other).collect()).len(),
+            4,
+            "what is another deadline is changed"
+        );
     }
 }
 
-/// Only what the kernel's entries say of their own is recovered, not what they inherited.
+/// What moves from one prefix to another is dropped all the time, and allows come before and go after blocks.
 #[test]
-fn excess_leaves_out_what_is_inherited_or_desired() {
+fn what_the_kernel_holds_is_raised_before_it_is_lowered() {
+    let (mut list, owners) = list_with_owners();
+    list.apply(vec![
+        Edit::Set(claim("10.1.0.0/16", Action::Block, owners[0], Nanos::NEVER)),
+        Edit::Set(claim("10.2.0.0/16", Action::Allow, owners[0], Nanos::NEVER)),
+    ]);
+    let entry = |text: &str, block_until, allow_until| Change {
+        prefix: prefix(text),
+        entry: Entry { block_until, allow_until },
+    };
+    let never = u64::MAX;
+    let installed =
+        vec![entry("10.0.0.0/8", never, 0), entry("10.1.0.0/16", 0, never), entry("10.2.0.0/15", 0, never)];
+    assert_eq!(
+        list.reconcile(installed),
+        [
+            entry("10.2.0.0/16", 0, never),
+            entry("10.1.0.0/16", never, never),
+            entry("10.0.0.0/8", 0, 0),
+            entry("10.1.0.0/16", never, 0),
+            entry("10.2.0.0/15", 0, 0),
+        ]
+    );
+}
+
+#[test]
+fn excess_leaves_out_what_is_desired() {
     let (mut list, owners) = list_with_owners();
     list.apply(vec![Edit::Set(claim("192.0.2.0/24", Action::Block, owners[1], Nanos::NEVER))]);
     let installed = |text: &str, block_until, allow_until| Change {
         prefix: prefix(text),
         entry: Entry { block_until, allow_until },
     };
-    let never = u64::MAX;
+    let (never, soon) = (u64::MAX, at(9).0);
     let found = [
-        installed("10.0.0.0/8", never, 0),
-        installed("10.1.0.0/16", never, 9),
-        installed("10.1.2.3", 5, 0),
+        installed("10.1.0.0/16", never, soon),
+        installed("10.1.2.3", soon, 0),
         installed("192.0.2.0/24", never, 0),
     ];
     let excess: Vec<(String, Action, u64)> = list
@@ -375,9 +400,9 @@ fn excess_leaves_out_what_is_inherited_or_desired() {
     assert_eq!(
         excess,
         [
-            ("10.0.0.0/8".to_owned(), Action::Block, never),
-            ("10.1.0.0/16".to_owned(), Action::Allow, 9),
-            ("10.1.2.3".to_owned(), Action::Block, 5),
+            ("10.1.0.0/16".to_owned(), Action::Block, never),
+            ("10.1.0.0/16".to_owned(), Action::Allow, soon),
+            ("10.1.2.3".to_owned(), Action::Block, soon),
         ]
     );
 }

@@ -367,7 +367,7 @@ async fn what_a_lost_store_knew_is_recovered_from_the_kernel() {
     handle.add(Action::Allow, asked(&["192.0.2.0/24"]), UID).await.unwrap();
     handle.shutdown().await;
     let before = setup.lists();
-    assert_eq!(before, ["192.0.2.0/24 a", "192.0.2.0/28 b1500 a", "192.0.2.7 b1500", "198.51.100.1 b"]);
+    assert_eq!(before, ["192.0.2.0/24 a", "192.0.2.0/28 b1500", "192.0.2.7 b1500", "198.51.100.1 b"]);
 
     let store = setup.path("state").join("claims.redb");
     std::fs::write(&store, vec![0x55; 8192]).unwrap();

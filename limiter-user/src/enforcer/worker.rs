@@ -115,7 +115,7 @@ impl Worker {
         let Parameters { writer, config, boot_id, clock, lifelines } = parameters;
         let begun = clock();
         let mut kernel = Installer::new(writer);
-        let mut installed = kernel.installed().context("cannot read what is in the kernel's lists")?;
+        let installed = kernel.installed().context("cannot read what is in the kernel's lists")?;
 
         let mut list = Blocklist::new();
         let operator = list.owner(&Owner::Operator)?;
@@ -156,14 +156,12 @@ impl Worker {
         let listed = plan.edits.len();
         worker.list.apply(plan.edits);
         worker.lists = plan.lists;
-        installed.sort_unstable_by_key(|change| change.prefix);
-        worker.list.unround(&mut installed);
         worker.recover(&installed, &guards, opened.lost, begun);
 
         let found = installed.len();
         let mut had: Vec<Prefix> = installed.iter().map(|change| change.prefix).collect();
         had.sort_unstable();
-        let changes = worker.list.reconcile(installed)?;
+        let changes = worker.list.reconcile(installed);
         let changed = changes.len();
         worker.kernel.expect(changes.iter().map(|change| change.prefix));
         worker.kernel.apply_what_fits(changes, &had, &worker.list);

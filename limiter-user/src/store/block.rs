@@ -9,7 +9,7 @@
 //! | 4 or 16 | address |
 //! | 1 | length |
 //! | 1 | 0 (block) or 1 (allow) |
-//! | 1 | owner: 0 (operator), 1 (list), 2 (kernel) |
+//! | 1 | owner: 0 (operator), 1 (list) |
 //! | rest | name of the list |
 //!
 //! | value | |
@@ -84,7 +84,6 @@ impl Id {
         bytes.push(match self.owner {
             Owner::Operator => 0,
             Owner::List(_) => 1,
-            Owner::Kernel => 2,
         });
         bytes.extend(self.name().as_bytes());
     }
@@ -92,7 +91,7 @@ impl Id {
     fn name(&self) -> &str {
         match &self.owner {
             Owner::List(name) => name,
-            Owner::Operator | Owner::Kernel => "",
+            Owner::Operator => "",
         }
     }
 }
@@ -222,7 +221,6 @@ fn decode_id(rest: &mut &[u8], name: usize) -> Option<Id> {
     let owner = match (owner, take(rest, name)?) {
         (0, []) => Owner::Operator,
         (1, name) => Owner::List(Arc::from(std::str::from_utf8(name).ok()?)),
-        (2, []) => Owner::Kernel,
         _ => return None,
     };
     Some(Id { prefix: Prefix::new(address, length)?, action, owner })
@@ -334,12 +332,7 @@ mod tests {
         for text in ["10.0.0.0/8", "10.0.0.0/9", "10.0.0.0", "255.255.255.255", "::/0", "::", "2001:db8::/33"]
         {
             for action in [Action::Block, Action::Allow] {
-                for owner in [
-                    Owner::Operator,
-                    Owner::List(Arc::from("a")),
-                    Owner::List(Arc::from("ab")),
-                    Owner::Kernel,
-                ] {
+                for owner in [Owner::Operator, Owner::List(Arc::from("a")), Owner::List(Arc::from("ab"))] {
                     ids.push(Id { prefix: text.parse().unwrap(), action, owner });
                 }
             }
