@@ -111,6 +111,13 @@ impl Totals {
         }
     }
 
+    /// The same with an entry more for each of `prefixes`.
+    #[must_use]
+    pub fn with(mut self, prefixes: impl Iterator<Item = Prefix>) -> Self {
+        prefixes.for_each(|prefix| *self.table(prefix) += 1);
+        self
+    }
+
     /// Accounts for a prefix whose own entry was `before` and is `after`.
     fn account(&mut self, prefix: Prefix, before: Entry, after: Entry) {
         let step = |count: &mut u64, before: bool, after: bool| match (before, after) {
@@ -226,11 +233,7 @@ impl Blocklist {
     /// How many entries there are when all of `prefixes`, without duplicates, are listed too.
     #[must_use]
     pub fn totals_with(&self, prefixes: impl Iterator<Item = Prefix>) -> Totals {
-        let mut totals = self.totals;
-        for prefix in prefixes.filter(|prefix| self.claims.at(*prefix).next().is_none()) {
-            *totals.table(prefix) += 1;
-        }
-        totals
+        self.totals.with(prefixes.filter(|prefix| self.claims.at(*prefix).next().is_none()))
     }
 
     /// Makes edits, of which no two may have the same key.

@@ -3,6 +3,8 @@
 //! A `BTreeMap` that is filled in ascending order, as imports fill it, is half empty afterwards; this one is full. An
 //! entry moves at most [`CHUNK`] others, so a single change is not dear either.
 
+use std::cell::Cell;
+
 /// Entries of a full chunk.
 const CHUNK: usize = 512;
 /// Entries that a chunk makes room for at a time.
@@ -16,6 +18,8 @@ pub(super) struct PackedMap<K, V> {
     /// None is empty, and each lies before the next.
     chunks: Vec<Chunk<K, V>>,
     len: usize,
+    /// Where the last key belonged: most searches are for a neighbour.
+    recent: Cell<usize>,
 }
 
 /// Some entries, in order: the value of `keys[i]` is `values[i]`.
@@ -27,7 +31,7 @@ struct Chunk<K, V> {
 
 impl<K, V> Default for PackedMap<K, V> {
     fn default() -> Self {
-        Self { firsts: Vec::new(), chunks: Vec::new(), len: 0 }
+        Self { firsts: Vec::new(), chunks: Vec::new(), len: 0, recent: Cell::new(0) }
     }
 }
 
@@ -61,7 +65,15 @@ impl<K: Ord + Copy, V: Copy> PackedMap<K, V> {
 
     /// The chunk that `key` is in, if it is there at all; `None` if there are no chunks.
     fn chunk_of(&self, key: &K) -> Option<usize> {
-        (!self.firsts.is_empty()).then(|| self.firsts.partition_point(|first| first <= key).saturating_sub(1))
+        let recent = self.recent.get();
+        if self.firsts.get(recent).is_some_and(|first| first <= key)
+            && self.firsts.get(recent + 1).is_none_or(|next| key < next)
+        {
+            return Some(recent);
+        }
+        let number = self.firsts.partition_point(|first| first <= key).saturating_sub(1);
+        self.recent.set(number);
+        (!self.firsts.is_empty()).then_some(number)
     }
 
     pub(super) fn get(&self, key: &K) -> Option<V> {

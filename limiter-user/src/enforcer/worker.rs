@@ -154,7 +154,11 @@ impl Worker {
         let created = render::seconds(begun.wall);
         let plan = lists::plan(&mut worker.list, &guards, worker.config.capacity, &[], files, created)?;
         let listed = plan.edits.len();
-        worker.list.apply(plan.edits);
+        // In parts, since what an application returns is large. Nothing of it is in the kernel yet, so no order matters.
+        let mut edits = plan.edits.into_iter();
+        while edits.len() > 0 {
+            worker.list.apply(edits.by_ref().take(PART).collect());
+        }
         worker.lists = plan.lists;
         worker.recover(&installed, &guards, opened.lost, begun);
 
