@@ -20,12 +20,13 @@ pub(crate) struct Arguments {
 
 /// Runs the steps; the first that fails ends it.
 pub(crate) fn ci(arguments: &Arguments) -> Result<()> {
-    let steps: [(&str, Step); 9] = [
+    let steps: [(&str, Step); 10] = [
         ("formatting", formatting),
         ("clippy, host", clippy_host),
         ("clippy, eBPF for the host", clippy_stub),
         ("clippy, eBPF for the kernel", clippy_kernel),
         ("documentation", documentation),
+        ("calls of a verdict", ebpf::check_path),
         ("fuzzing", || fuzz::all(FUZZ_SECONDS)),
         ("distribution", dist::dist),
         ("benchmark", bench::quick),

@@ -1,6 +1,10 @@
 //! `cargo xtask ebpf`: looking into the object that the daemon carries.
 
-use std::{path::PathBuf, process::Command as Process};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command as Process,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -15,6 +19,33 @@ pub(crate) enum Command {
     Report,
     /// Print the machine code of every program
     Disasm,
+    /// Print how many instructions and which calls sample frames run through
+    #[command(after_help = COLUMNS)]
+    Path(PathArguments),
+}
+
+const COLUMNS: &str = "\
+The columns:
+  instructions  those executed, of the program as it was compiled, a call being one; the verifier removes a few more
+  inlined       calls that the kernel replaces by instructions on x86-64, and how many of these are executed instead
+                (lookups in arrays; in per-CPU arrays since Linux 6.10)
+  calls         those that stay calls: of the kernel, and of functions within the program";
+
+/// Options of `cargo xtask ebpf path`.
+#[derive(clap::Args)]
+pub(crate) struct PathArguments {
+    /// Only the scenarios with this in their names, such as limiter_frags/clean
+    filter: Option<String>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "trace")]
+    json: bool,
+    /// Fail if a verdict on a plain IPv4 frame makes more calls than it may, or if a vector has another verdict than on
+    /// the host
+    #[arg(long, conflicts_with = "trace")]
+    check: bool,
+    /// Print every instruction of one scenario, such as limiter_frags/clean/udp
+    #[arg(long, value_name = "SCENARIO")]
+    trace: Option<String>,
 }
 
 /// Runs one of the subcommands.
@@ -23,19 +54,8 @@ pub(crate) fn ebpf(command: &Command) -> Result<()> {
     let object = object(&toolchain)?;
     match command {
         Command::Build => println!("{}", object.display()),
-        Command::Report => {
-            let mut report = workspace::cargo()?;
-            report.args([
-                "run",
-                "--quiet",
-                "--locked",
-                "--package",
-                "xtask",
-                "--features",
-                "verifier-report",
-            ]);
-            shell::run(report.args(["--bin", "verifier-report", "--"]).arg(object))?;
-        }
+        Command::Report => inspect(&object, ["report"])?,
+        Command::Path(arguments) => inspect(&object, arguments.to_vec())?,
         Command::Disasm => {
             let tool = disassembler(&toolchain)?;
             shell::run(
@@ -46,6 +66,31 @@ pub(crate) fn ebpf(command: &Command) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fails if a verdict on a plain IPv4 frame makes more calls than it may.
+pub(crate) fn check_path() -> Result<()> {
+    let arguments = PathArguments { filter: None, json: false, check: true, trace: None };
+    ebpf(&Command::Path(arguments))
+}
+
+impl PathArguments {
+    /// As `ebpf-inspect` takes them.
+    fn to_vec(&self) -> Vec<String> {
+        let mut arguments = vec!["path".to_owned()];
+        arguments.extend(self.filter.clone());
+        arguments.extend(self.json.then(|| "--json".to_owned()));
+        arguments.extend(self.check.then(|| "--check".to_owned()));
+        arguments.extend(self.trace.iter().map(|scenario| format!("--trace={scenario}")));
+        arguments
+    }
+}
+
+/// Runs the binary that reads the object. It is one of its own, since few commands need what it is made of.
+fn inspect(object: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<()> {
+    let mut inspect = workspace::cargo()?;
+    inspect.args(["run", "--quiet", "--locked", "--package", "xtask", "--features", "ebpf-inspect"]);
+    shell::run(inspect.args(["--bin", "ebpf-inspect", "--"]).arg(object).args(arguments))
 }
 
 /// The path of `limiter-ebpf`.

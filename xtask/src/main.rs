@@ -39,6 +39,7 @@ Examples:
   cargo xtask fuzz parse --seconds 600       look for frames that break the parser
   cargo xtask bench verdicts                 nanoseconds a packet beside hash tables, tries and LRU maps (as root)
   cargo xtask ebpf report                    what the verifier says about each program
+  cargo xtask ebpf path clean                instructions and calls of sample frames, here clean ones
   cargo xtask ci                             what CI runs, in the same order
   cargo xtask ci clippy                      of that, the steps with `clippy` in their names";
 

@@ -4,12 +4,9 @@
 //! follow depends on the read-only globals, so there is a row for each of a few configurations.
 
 use std::{
-    collections::HashMap,
-    env,
     ffi::CString,
-    fs, io, mem,
+    io, mem,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -18,45 +15,24 @@ use aya_obj::{
     btf::BtfFeatures,
     generated::{bpf_attr, bpf_cmd, bpf_prog_type},
 };
-use limiter_common::{
-    abi::{self, Limits, MAX_SERVICES, POLICY_SERVICES, Service, Settings},
-    gcra::Quota,
-    slots::Policy,
-};
+use limiter_common::abi::{Limits, MAX_SERVICES, Settings};
+
+use crate::object;
 
 /// Statistics only, without the steps (`BPF_LOG_STATS`).
 const LOG_STATISTICS: u32 = 4;
 /// The kernel knows multi-buffer frames, and the program can take them.
 const XDP_HAS_FRAGS: u32 = 1 << 5;
-/// The protocol of the services.
-const UDP: u8 = 17;
 
-fn main() -> ExitCode {
-    match report() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn report() -> Result<()> {
-    let path = env::args().nth(1).context("usage: verifier-report OBJECT")?;
-    let bytes = fs::read(&path).with_context(|| format!("reading {path}"))?;
+/// Prints a row for each program in each of a few configurations.
+pub(crate) fn report(bytes: &[u8]) -> Result<()> {
     println!(
         "{:<20} {:<14} {:>12} {:>10} {:>8} {:>11} {:<14} {:>10}",
         "program", "configuration", "instructions", "verified", "states", "peak states", "stack", "time"
     );
     let mut refused = 0;
     for (name, settings, limits) in configurations() {
-        let mut object = Object::parse(&bytes).with_context(|| format!("parsing {path}"))?;
-        let globals = [
-            (abi::SETTINGS_GLOBAL, (bytes_of(&settings), true)),
-            (abi::LIMITS_GLOBAL, (bytes_of(limits.as_ref()), true)),
-        ];
-        object.patch_map_data(HashMap::from(globals)).context("setting the globals")?;
-        refused += report_object(object, name)?;
+        refused += report_object(object::configured(bytes, &settings, &limits)?, name)?;
     }
     if refused > 0 {
         bail!("this kernel refuses {refused} of these");
@@ -66,34 +42,17 @@ fn report() -> Result<()> {
 
 /// What an interface may be configured to, from the cheapest to everything at once.
 fn configurations() -> [(&'static str, Settings, Box<Limits>); 3] {
-    let base = Settings { sets: abi::SLOTS.entries, tick: 4_000_000, ..Settings::default() };
+    let base = object::settings();
     let limited = Settings { limited: 1, ..base };
     [
         ("lists only", base, Box::new(Limits::NONE)),
-        ("limits", limited, Box::new(limits(0))),
-        ("everything", Settings { super_frames: 1, log_drops: 1, ..limited }, Box::new(limits(MAX_SERVICES))),
+        ("limits", limited, Box::new(object::limits(0))),
+        (
+            "everything",
+            Settings { super_frames: 1, log_drops: 1, ..limited },
+            Box::new(object::limits(MAX_SERVICES)),
+        ),
     ]
-}
-
-/// All sources held to packets and bits, and as many services limited.
-fn limits(services: usize) -> Limits {
-    let mut limits = Limits::NONE;
-    let quotas = (Quota::packets(1000, 1000), Quota::bits(1_000_000, 1_000_000));
-    let (packets, bits) = (quotas.0.unwrap_or(Quota::UNLIMITED), quotas.1.unwrap_or(Quota::UNLIMITED));
-    for (id, policy) in (1..).zip(&mut limits.policies[..POLICY_SERVICES + services]) {
-        *policy = Policy { packets, bits, id, ..Policy::UNLIMITED };
-    }
-    for (port, service) in (1..).zip(&mut limits.services[..services]) {
-        *service = Service::new(UDP, Some(port));
-        limits.service_count += 1;
-    }
-    limits
-}
-
-/// The bytes of a value as the program sees it.
-fn bytes_of<T: Copy>(value: &T) -> &[u8] {
-    // SAFETY: the memory of a live value. `Settings` and `Limits` have no padding: the ABI's tests say so.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
 /// Loads all programs of one object, prints a row for each and returns how many the kernel refused.
@@ -110,9 +69,7 @@ fn report_object(mut object: Object, configuration: &str) -> Result<usize> {
             Ok((name, map, fd))
         })
         .collect::<Result<_>>()?;
-    let text = object.functions.keys().map(|(section, _)| *section).collect();
-    object.relocate_maps(maps.iter().map(|(name, map, fd)| (name.as_str(), fd.as_raw_fd(), map)), &text)?;
-    object.relocate_calls(&text)?;
+    object::link(&mut object, maps.iter().map(|(name, map, fd)| (name.as_str(), fd.as_raw_fd(), map)))?;
 
     let mut programs: Vec<_> = object.programs.iter().collect();
     programs.sort_by_key(|(name, _)| name.as_str());
