@@ -36,7 +36,8 @@ fn interface(mode: Mode) -> Interface {
 
 fn block(text: &str) -> Change {
     let prefix: Prefix = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
-    Change { prefix, entry: Entry { block_until: Nanos::NEVER.0, allow_until: 7 << 27 } }
+    let entry = Entry { block_until: Nanos::NEVER.0, allow_until: 7_000_000_000 };
+    Change { prefix, entry: entry.rounded() }
 }
 
 fn remove(text: &str) -> Change {
