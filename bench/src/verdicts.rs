@@ -90,10 +90,11 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(options: &Options, cpus: Vec<usize>, report: &'a mut Report) -> anyhow::Result<Self> {
-        let (rounds, sample) =
-            if options.quick { (QUICK_ROUNDS, 8.0 * MILLISECOND) } else { (ROUNDS, 25.0 * MILLISECOND) };
+        let (rounds, sample, warm_up) =
+            if options.quick { (QUICK_ROUNDS, 8.0, 25.0) } else { (ROUNDS, 25.0, 40.0) };
         let rounds = usize::try_from(options.rounds.unwrap_or(rounds)).context("rounds")?;
-        let effort = Effort { rounds, sample, warm_up: sample * 0.6, prime: 0 };
+        let (sample, warm_up) = (sample * MILLISECOND, warm_up * MILLISECOND);
+        let effort = Effort { rounds, sample, warm_up, prime: 0 };
         Ok(Self {
             empty: Rc::new(Subject::empty()?),
             effort,

@@ -16,8 +16,10 @@ use crate::statistics::{median, spread};
 pub(super) struct Effort {
     /// Rounds that count.
     pub(super) rounds: usize,
-    /// Nanoseconds that a sample takes, and the run before it that warms the caches.
+    /// Nanoseconds that a sample takes.
     pub(super) sample: f64,
+    /// Nanoseconds that the run before it takes. The other lanes have emptied the caches of what this one needs, and to
+    /// get 4 MiB back by random accesses takes some 300,000 of them.
     pub(super) warm_up: f64,
     /// Packets before all rounds, so that tables that fill up are as full as they get.
     pub(super) prime: u32,
@@ -25,6 +27,8 @@ pub(super) struct Effort {
 
 /// A round is dropped if the empty program takes this much longer, or shorter, at its end than at its start.
 const MOST_DRIFT: f64 = 0.05;
+/// One source needs few cache lines: nanoseconds that the run before a sample of it takes at most.
+const MOST_FOR_ONE: f64 = 2e6;
 /// The least packets in a sample.
 const LEAST_PACKETS: f64 = 1000.0;
 
@@ -149,7 +153,8 @@ fn packets_for(lane: &mut Lane, effort: Effort) -> anyhow::Result<(u32, u32)> {
     let nanos = lane.measure(100_000)?.max(1.0);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
     let packets = |time: f64| (time / nanos).max(LEAST_PACKETS) as u32;
-    Ok((packets(effort.sample), packets(effort.warm_up)))
+    let warm_up = if lane.is_of_one_source() { effort.warm_up.min(MOST_FOR_ONE) } else { effort.warm_up };
+    Ok((packets(effort.sample), packets(warm_up)))
 }
 
 fn measure_empty(

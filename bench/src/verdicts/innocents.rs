@@ -102,7 +102,7 @@ pub(super) fn measure(bench: &mut Bench<'_>, limit: Limit) -> anyhow::Result<()>
     let each_second = size(rate);
     // What one thread can send by single system calls, besides the greedy ones.
     let at_once = (burst / 2).min(20);
-    let period = Duration::from_secs_f64(f64::from(at_once) * 2.0 / f64::from(rate).min(40.0));
+    let period = Duration::from_secs_f64(f64::from(at_once) * 2.0 / f64::from(rate).min(20.0));
     let seconds = if bench.quick { 4 } else { 12 };
     let pace = Pace { at_once, period, seconds };
 

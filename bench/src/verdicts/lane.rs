@@ -42,6 +42,7 @@ pub(super) struct Lane {
     subject: Rc<Subject>,
     mutator: Object,
     frame: Vec<u8>,
+    model: Model,
     expected: Expected,
     /// When the first packet was sent, what had been counted then, and packets since.
     start: Option<(Instant, Verdicts)>,
@@ -58,11 +59,15 @@ impl Lane {
         bpf::update(mutator.map("subject")?, &0_u32.to_ne_bytes(), &program)
             .with_context(|| format!("cannot call {} from another program", subject.name()))?;
         let subject = Rc::clone(subject);
-        Ok(Self { subject, mutator, frame: udp(family), expected, start: None, sent: 0 })
+        Ok(Self { subject, mutator, frame: udp(family), model, expected, start: None, sent: 0 })
     }
 
     pub(super) fn name(&self) -> &str {
         self.subject.name()
+    }
+
+    pub(super) fn is_of_one_source(&self) -> bool {
+        self.model == Model::Hot
     }
 
     /// The program to run, and the packet to run it with, for other threads.
