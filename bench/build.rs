@@ -6,7 +6,7 @@ mod toolchain;
 use std::{env, fs, path::Path, process::ExitCode};
 
 /// The binaries of `ebpf/`.
-const PROGRAMS: [&str; 6] = ["empty", "floor", "hash", "lpm", "lru", "mutator"];
+const PROGRAMS: [&str; 8] = ["drop", "empty", "floor", "generator", "hash", "lpm", "lru", "mutator"];
 
 /// What they depend on, seen from this crate.
 const INPUTS: [&str; 5] = [

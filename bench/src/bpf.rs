@@ -10,6 +10,8 @@ const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
 const PROG_TEST_RUN: u32 = 10;
 const MAP_UPDATE_BATCH: u32 = 26;
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`.
+const LIVE_FRAMES: u32 = 1 << 1;
 
 fn call<T>(command: u32, attr: &mut T) -> io::Result<()> {
     // SAFETY: `attr` is a structure that the kernel reads, and for some commands writes, within its size; pointers in it
@@ -113,6 +115,26 @@ pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io
     call(PROG_TEST_RUN, &mut attr)?;
     let time = thread_time()?.saturating_sub(start);
     Ok(Run { verdict: attr.result, time })
+}
+
+/// Runs an XDP program over `count` copies of `frame`, and does with them what it says: redirected ones are sent.
+/// `batch` of them (at most 256) are made before any is sent.
+pub(crate) fn send_live_frames(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    count: u32,
+    batch: u32,
+) -> io::Result<()> {
+    let mut attr = TestRunAttr {
+        program: number(program),
+        data_in: address(frame),
+        data_size_in: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        repeat: count,
+        flags: LIVE_FRAMES,
+        batch_size: batch,
+        ..TestRunAttr::default()
+    };
+    call(PROG_TEST_RUN, &mut attr)
 }
 
 /// What this thread has computed so far.

@@ -7,6 +7,7 @@ mod bpf;
 mod chart;
 mod expected;
 mod flood;
+mod lab;
 mod machine;
 mod options;
 mod report;

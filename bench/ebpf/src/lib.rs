@@ -2,7 +2,7 @@
 //!
 //! There is one program in each file of `bin/`: [`empty`](../empty/index.html) does nothing, `mutator` changes the
 //! source of the packet and calls one of the others, `hash` and `lpm` are blocklists, `lru` is a rate limiter, and
-//! `floor` measures single steps.
+//! `floor` measures single steps. For floods, `generator` sends packets, and `drop` drops them.
 
 #![no_std]
 
