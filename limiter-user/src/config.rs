@@ -105,7 +105,7 @@ pub struct List {
     pub file: PathBuf,
 }
 
-/// Entries of the kernel tables, fixed when they are created.
+/// Entries that there may be. The kernel's tables of lists grow as needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     pub addresses_v4: u32,

@@ -21,9 +21,9 @@ const PINS: &str = "/sys/fs/bpf/limiter";
 /// Entries that a table may have: what fits in the memory of a large machine.
 const MAX_ENTRIES: u64 = 1 << 26;
 /// Listed IPv4 addresses, if nothing else is said.
-const DEFAULT_ADDRESSES_V4: u32 = 1 << 20;
+const DEFAULT_ADDRESSES_V4: u32 = 1 << 24;
 /// IPv6 addresses and prefixes likewise.
-const DEFAULT_OTHERS: u32 = 1 << 18;
+const DEFAULT_OTHERS: u32 = 1 << 20;
 /// The longest name of an interface: `IFNAMSIZ` less its NUL.
 const MAX_INTERFACE_NAME: usize = 15;
 /// The longest name of a list or rule.

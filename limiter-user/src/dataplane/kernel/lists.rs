@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use limiter_common::abi::{self, MapSpec};
+use limiter_common::abi::{self, Lengths, MapSpec};
 use limiter_common::lists::{Listed, NoPlace, v4, v6};
 use limiter_common::{Address, Prefix};
 
@@ -163,23 +163,19 @@ impl Tables {
         Ok(tables)
     }
 
-    /// The parts of [`abi::Lengths`].
-    fn lengths(&self) -> Option<(&[AtomicU64], &[AtomicU64], &AtomicU64, &[AtomicU64])> {
-        let (lengths, rest) = self.lengths.words().split_at_checked(v4::LENGTH_WORDS)?;
-        let (short, rest) = rest.split_at_checked(v6::LENGTH_WORDS)?;
-        let (any_short, long) = rest.split_first()?;
-        Some((lengths, short, any_short, long))
+    fn lengths(&self) -> &Lengths<AtomicU64> {
+        self.lengths.values().first().expect("the map has one entry")
     }
 
     fn v4(&self) -> v4::Writer<'_> {
-        let (lengths, ..) = self.lengths().expect("the map has this size");
+        let Lengths { v4: lengths, .. } = self.lengths();
         let [Exact { memory, .. }, _] = &self.exact;
         let (level, wide) = (self.level.words(), self.wide.words());
         v4::Writer { level, wide, lengths, exact: memory.values(), secret: self.secret }
     }
 
     fn v6(&self) -> v6::Writer<'_> {
-        let (_, short, any_short, long) = self.lengths().expect("the map has this size");
+        let Lengths { v6_short: short, v6_any_short: any_short, v6_long: long, .. } = self.lengths();
         let [_, Exact { memory, .. }] = &self.exact;
         v6::Writer {
             filter: self.filter.words(),

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
+use limiter_common::abi::Lengths;
 use limiter_common::lists::{v4, v6};
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -24,6 +25,8 @@ unsafe impl Words for AtomicU64 {}
 unsafe impl Words for v4::Bucket<AtomicU64> {}
 // SAFETY: an array of structures of four of them, without padding.
 unsafe impl Words for v6::Bucket<AtomicU64> {}
+// SAFETY: likewise, and arrays of them.
+unsafe impl Words for Lengths<AtomicU64> {}
 
 /// The values of an array that was made with `BPF_F_MMAPABLE`. The memory stays when the map is closed elsewhere, and
 /// the map stays as long as this does.
