@@ -191,6 +191,15 @@ impl Case {
         let claims: HashMap<Key, Terms> =
             self.list.from(None).map(|claim| (claim.key, claim.terms)).collect();
         assert_eq!(claims, self.model.0);
+        // Nothing is looked up that cannot be there.
+        for address in &self.addresses {
+            for wider in self.list.lengths.covering(Prefix::host(*address)) {
+                let like = |prefix: &Prefix| {
+                    prefix.length() == wider.length() && prefix.address().is_v4() == address.is_v4()
+                };
+                assert!(self.kernel.0.keys().any(like), "no prefix is like {wider}");
+            }
+        }
     }
 }
 

@@ -84,6 +84,10 @@ fn what_was_committed_later_is_durable_with_the_next_commit() {
     assert_eq!(crashed(&opened.store), 1);
     opened.store.commit(&puts(&[record(3)]), now()).unwrap();
     assert_eq!(crashed(&opened.store), 3);
+    opened.store.commit_later(&puts(&[record(4)]), now()).unwrap();
+    assert_eq!(crashed(&opened.store), 3);
+    opened.store.commit(&[], now()).unwrap();
+    assert_eq!(crashed(&opened.store), 4);
 }
 
 /// The file is `bytes`: the store opens, holds nothing but what was stored, and takes more.

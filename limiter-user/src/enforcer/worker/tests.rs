@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::config;
+use crate::dataplane::Writer;
 use crate::dataplane::memory::MemoryDataplane;
 
 fn clock() -> Now {
@@ -19,18 +20,22 @@ fn started(directory: &Path) -> (Worker, MemoryDataplane) {
 }
 
 fn started_at(directory: &Path, clock: fn() -> Now) -> (Worker, MemoryDataplane) {
+    let kernel = MemoryDataplane::new(1_000_000);
+    (started_over(directory, clock, Box::new(kernel.clone())), kernel)
+}
+
+fn started_over(directory: &Path, clock: fn() -> Now, writer: Box<dyn Writer>) -> Worker {
     let text = format!("[[interface]]\nname = \"eth0\"\n[state]\ndirectory = {directory:?}\n");
     let config = config::parse(&text, Path::new("x")).unwrap_or_else(|problems| panic!("{problems}"));
-    let kernel = MemoryDataplane::new(1_000_000);
     let parameters = Parameters {
-        writer: Box::new(kernel.clone()),
+        writer,
         config: Arc::new(config),
         boot_id: [1; 16],
         clock,
         lifelines: || Ok(Lifelines::default()),
     };
     let (publish, _) = watch::channel(Arc::default());
-    (Worker::new(parameters, publish).unwrap().0, kernel)
+    Worker::new(parameters, publish).unwrap().0
 }
 
 fn add(worker: &mut Worker, prefix: &str) {
@@ -57,7 +62,6 @@ fn an_import_over_a_disk_fault_is_whole_when_it_is_acknowledged() {
     add(&mut worker, "192.0.2.1");
     let durable = std::fs::read(&file).unwrap();
 
-    let address = |n: u32| Prefix::host(Address::V4((0x0b00_0000 + n).to_be_bytes()));
     let lines = u32::try_from(PART + 10).unwrap();
     let parsed = Parsed { prefixes: (0..lines).map(address).collect(), ..Parsed::default() };
     let (reply, mut answer) = oneshot::channel();
@@ -76,6 +80,128 @@ fn an_import_over_a_disk_fault_is_whole_when_it_is_acknowledged() {
     assert_eq!(answer.try_recv().unwrap().unwrap().added, u64::from(lines));
     drop(worker);
     assert_eq!(stored(directory.path()), PART + 11);
+}
+
+/// The `number`th address of an import.
+fn address(number: u32) -> Prefix {
+    Prefix::host(Address::V4((0x0b00_0000 + number).to_be_bytes()))
+}
+
+#[test]
+fn an_import_that_cannot_be_stored_is_taken_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("claims.redb");
+    let (mut worker, kernel) = started(directory.path());
+    let seconds = |seconds| ImportOptions { seconds: Some(seconds), ..ImportOptions::default() };
+    let add = |worker: &mut Worker, prefix: Prefix, options: &ImportOptions| {
+        let request = AddRequest {
+            prefixes: vec![prefix.to_string()],
+            seconds: options.seconds,
+            reason: None,
+            force: false,
+            ssh_peer: None,
+        };
+        worker.add(Action::Block, request, Caller { uid: 0 }).unwrap();
+    };
+    add(&mut worker, address(5), &seconds(60));
+    add(&mut worker, address(6), &seconds(60));
+    let before = kernel.lists();
+
+    let lines = u32::try_from(2 * PART).unwrap();
+    let parsed = Parsed { prefixes: (0..lines).map(address).collect(), ..Parsed::default() };
+    let (reply, mut answer) = oneshot::channel();
+    worker.waiting.push_back(Long::Import(Action::Block, parsed, seconds(90), Caller { uid: 0 }, reply));
+    while kernel.lists().len() < 2 * PART {
+        worker.work();
+    }
+    // All of it is in force, and nobody was told so yet. Somebody changes their mind about some.
+    assert!(answer.try_recv().is_err());
+    add(&mut worker, address(6), &seconds(70));
+    let request = RemoveRequest { prefixes: vec![address(7).to_string()] };
+    worker.remove(Action::Block, &request).unwrap();
+    worker.store.fail();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    while worker.work.is_some() {
+        worker.work();
+    }
+    let error = answer.try_recv().unwrap().unwrap_err();
+    assert!(matches!(error, Error::NotDurable(_)), "{error:?}");
+    let until = |seconds| (clock().boot.saturating_add(Nanos::from_secs(seconds))).0;
+    let left: Vec<_> =
+        kernel.lists().iter().map(|change| (change.prefix, change.entry.block_until)).collect();
+    assert_eq!(left, [(address(5), until(60)), (address(6), until(70))]);
+    assert_eq!(before[0], kernel.lists()[0]);
+}
+
+/// Notes what is in a file whenever something is made in the kernel.
+struct Watching {
+    kernel: MemoryDataplane,
+    file: std::path::PathBuf,
+    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Writer for Watching {
+    fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
+        if !changes.is_empty() {
+            self.seen.lock().unwrap().push(std::fs::read(&self.file).unwrap_or_default());
+        }
+        self.kernel.apply(changes)
+    }
+
+    fn installed(&mut self) -> Result<Vec<Change>, ApplyError> {
+        self.kernel.installed()
+    }
+}
+
+/// An attack does not wait for the disk; who is let through does.
+#[test]
+fn blocks_are_in_force_before_they_are_stored_and_nothing_else_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("claims.redb");
+    let seen = Arc::default();
+    let kernel = MemoryDataplane::new(1_000_000);
+    let watching = Watching { kernel, file: file.clone(), seen: Arc::clone(&seen) };
+    let mut worker = started_over(directory.path(), clock, Box::new(watching));
+    let prefixes = || vec!["192.0.2.1".to_owned()];
+    let mut check = |what: &str, first: bool, request: &dyn Fn(&mut Worker)| {
+        let before = std::fs::read(&file).unwrap();
+        request(&mut worker);
+        let seen: Vec<Vec<u8>> = seen.lock().unwrap().drain(..).collect();
+        assert_eq!(seen.len(), 1, "{what}");
+        assert_eq!(seen[0] == before, first, "{what}");
+        assert!(std::fs::read(&file).unwrap() != before, "{what}");
+    };
+    let add = |action: Action| {
+        move |worker: &mut Worker| {
+            let request = AddRequest {
+                prefixes: prefixes(),
+                seconds: None,
+                reason: None,
+                force: false,
+                ssh_peer: None,
+            };
+            worker.add(action, request, Caller { uid: 0 }).unwrap();
+        }
+    };
+    let remove = |action: Action| {
+        move |worker: &mut Worker| {
+            worker.remove(action, &RemoveRequest { prefixes: prefixes() }).unwrap();
+        }
+    };
+    check("a block", true, &add(Action::Block));
+    check("an allow", false, &add(Action::Allow));
+    check("no allow", false, &remove(Action::Allow));
+    check("no block", false, &remove(Action::Block));
+    check("an import", true, &|worker| {
+        let parsed = Parsed { prefixes: (0..9).map(address).collect(), ..Parsed::default() };
+        let (reply, mut answer) = oneshot::channel();
+        let options = ImportOptions::default();
+        worker.waiting.push_back(Long::Import(Action::Block, parsed, options, Caller { uid: 0 }, reply));
+        while answer.try_recv().is_err() {
+            worker.work();
+        }
+    });
 }
 
 #[test]
