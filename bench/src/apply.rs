@@ -1,10 +1,134 @@
 //! Blocks per second, and from the report to the drop.
+//!
+//! [`tables`] is the way from parsed entries to enforced ones, beside ipset and nftables; [`import`] the same from a
+//! file, by command line and daemon, until it is enforced and until it is durable; [`requests`] is blocks over the
+//! control socket, one by one and in batches; [`latency`] is the time from a request to the first packet that is dropped.
+
+mod import;
+mod latency;
+mod others;
+mod probe;
+mod requests;
+mod socket;
+mod tables;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
 
 use crate::options::Options;
-use crate::report::Report;
+use crate::report::{Bound, Report, SAMPLED, Spread, Target};
+use crate::statistics::spread;
+use crate::{lab, machine};
+
+/// Addresses of a large list.
+const MANY: u32 = 1_000_000;
+/// Rounds of what takes seconds, unless asked otherwise.
+const ROUNDS: u32 = 5;
+const QUICK_ROUNDS: u32 = 3;
 
 /// Measures, prints, and adds to the report.
-pub(crate) fn run(_options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    report.skip("apply", "not written yet");
+pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
+    println!("how fast blocks come into force; {}", machine::line());
+    let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
+    let (mut tables, mut imports, mut others) = (Samples::default(), import::Times::default(), Vec::new());
+    let lab = lab::make("apply")?;
+    let files = others::Files::write(&lab, MANY)?;
+    for round in 0..rounds {
+        tables.add(tables::fill(&lab, round, MANY)?);
+        imports.add(import::run(&lab, round, &files.list, MANY)?);
+        for (number, other) in others::Other::ALL.into_iter().enumerate() {
+            let time = others::restore(&files, other)?;
+            if others.len() == number {
+                others.push((other, Samples::default()));
+            }
+            if let (Some((_, samples)), Some(time)) = (others.get_mut(number), time) {
+                samples.add(time);
+            }
+        }
+    }
+    println!("  1M blocks, seconds:");
+    line("limiter, from parsed entries to enforced", &tables);
+    line("limiter block import FILE, until enforced", &imports.enforced);
+    line("limiter block import FILE, until durable", &imports.durable);
+    for (other, samples) in &others {
+        line(other.label(), samples);
+        for (what, ours, bound) in [
+            ("from parsed entries to enforced", &tables, 20.0),
+            ("from file to enforced", &imports.enforced, 5.0),
+        ] {
+            if let Some(measured) = samples.over(ours) {
+                let what = format!("1M blocks, {what}: {} / limiter", other.label());
+                report.target(Target {
+                    id: "R10",
+                    what,
+                    measured,
+                    bound: Bound::AtLeast(bound),
+                    slack: SAMPLED,
+                });
+            }
+        }
+    }
+    if let Some(measured) = imports.durable.spread() {
+        let what = "1M blocks, from file to durable: seconds".to_owned();
+        report.target(Target { id: "R10", what, measured, bound: Bound::AtMost(3.0), slack: SAMPLED });
+    }
+
+    let requests = requests::run(&lab, options.quick)?;
+    let latency = latency::run(&lab, options.quick)?;
+    if let Some(measured) = latency.p99() {
+        let what = "one block, from request to first dropped packet: p99 in ms".to_owned();
+        report.target(Target { id: "R11", what, measured, bound: Bound::AtMost(1.0), slack: SAMPLED });
+    }
+    let others: serde_json::Map<_, _> =
+        others.iter().map(|(other, samples)| (other.label().to_owned(), samples.json())).collect();
+    report.part(
+        "apply",
+        json!({
+            "machine": machine::description(),
+            "rounds": rounds,
+            "blocks": MANY,
+            "seconds": {
+                "tables": tables.json(),
+                "import_enforced": imports.enforced.json(),
+                "import_durable": imports.durable.json(),
+                "others": others,
+            },
+            "requests": requests,
+            "latency_ms": latency.json(),
+        }),
+    );
     Ok(())
+}
+
+fn line(what: &str, samples: &Samples) {
+    match samples.spread() {
+        Some(time) => println!("    {what:<45} {:>8.3}   ({:.3} – {:.3})", time.median, time.low, time.high),
+        None => println!("    {what:<45} not installed"),
+    }
+}
+
+/// Durations, in seconds, one for each round.
+#[derive(Debug, Default)]
+struct Samples(Vec<f64>);
+
+impl Samples {
+    fn add(&mut self, time: Duration) {
+        self.0.push(time.as_secs_f64());
+    }
+
+    fn spread(&self) -> Option<Spread> {
+        (!self.0.is_empty()).then(|| spread(&self.0))
+    }
+
+    /// How many times as long as in the same rounds of `other`.
+    fn over(&self, other: &Self) -> Option<Spread> {
+        let ratios: Vec<f64> = self.0.iter().zip(&other.0).map(|(this, other)| this / other).collect();
+        (!ratios.is_empty()).then(|| spread(&ratios))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        self.spread().map_or(serde_json::Value::Null, |spread| spread.json())
+    }
 }

@@ -28,6 +28,10 @@ pub(crate) fn quick() -> Result<()> {
 
 fn run(arguments: &[OsString]) -> Result<()> {
     setup::toolchain()?;
+    // Test runs of programs need no network.
+    if arguments.first().is_none_or(|part| part != "verdicts") {
+        setup::tools(&setup::Tool::OF_BENCH)?;
+    }
     build::binaries()?;
     shell::run(workspace::cargo()?.args(["build", "--release", "--locked", "--package", "limiter-bench"]))?;
     let bench = workspace::binaries()?.join("limiter-bench");

@@ -74,7 +74,7 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     }
     if !arguments.host {
         build::binaries()?;
-        setup::tools(&setup::Tool::ALL)?;
+        setup::tools(&setup::Tool::OF_TESTS)?;
         let skipped = workspace::target()?.join("skipped-tests");
         fs::write(&skipped, "").with_context(|| format!("creating {}", skipped.display()))?;
         let mut kernel = workspace::cargo()?;

@@ -20,11 +20,17 @@ pub(crate) enum Tool {
     Nft,
     /// Looking at programs and maps from outside.
     Bpftool,
+    /// What the benchmark compares large lists with, beside nftables.
+    Ipset,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool];
+    pub(crate) const ALL: [Self; 5] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Ipset];
+    /// Those of the tests.
+    pub(crate) const OF_TESTS: [Self; 4] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool];
+    /// Those of the benchmark.
+    pub(crate) const OF_BENCH: [Self; 4] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Ipset];
 
     fn program(self) -> &'static str {
         match self {
@@ -32,6 +38,7 @@ impl Tool {
             Self::Ethtool => "ethtool",
             Self::Nft => "nft",
             Self::Bpftool => "bpftool",
+            Self::Ipset => "ipset",
         }
     }
 
@@ -42,6 +49,7 @@ impl Tool {
             Self::Ethtool => "ethtool",
             Self::Nft => "nftables",
             Self::Bpftool => "bpftool",
+            Self::Ipset => "ipset",
         }
     }
 }
@@ -56,7 +64,7 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    install(&missing).with_context(|| format!("the tests need {}", missing.join(", ")))
+    install(&missing).with_context(|| format!("{} must be installed", missing.join(", ")))
 }
 
 /// Installs packages by apt; refreshes its lists only if it does not know them or cannot download them.
