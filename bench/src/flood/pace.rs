@@ -30,8 +30,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Finds the pace while the generator sends on `link`.
+    /// Finds the pace at which most is received, while the generator sends on `link`.
     pub(super) fn find(&mut self, generator: &Generator, link: &Link) -> Result<()> {
+        let mut best = (0.0, self.steps);
         generator.waste(self.steps)?;
         for _ in 0..LOOKS {
             let (start, computed) = (Instant::now(), link.computed()?);
@@ -42,6 +43,10 @@ impl Pace {
             if sent == 0 || taken == 0 {
                 continue;
             }
+            let rate = taken as f64 / time.as_secs_f64();
+            if rate > best.0 {
+                best = (rate, self.steps);
+            }
             let surplus = if computed.as_secs_f64() < BUSY * time.as_secs_f64() { PLENTY } else { SURPLUS };
             let nanos = time.as_secs_f64() * 1e9;
             let wanted = nanos / (taken as f64 * surplus);
@@ -50,6 +55,7 @@ impl Pace {
             self.steps = (self.steps + error / STEP / 2.0).clamp(0.0, Generator::MOST_WASTE);
             generator.waste(self.steps)?;
         }
-        Ok(())
+        self.steps = best.1;
+        generator.waste(self.steps)
     }
 }
