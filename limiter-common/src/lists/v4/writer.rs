@@ -99,6 +99,15 @@ impl Writer<'_> {
         probe(self, key(address, length))
     }
 
+    /// Has the memory at hand that [`Self::set`] needs. Doing this for some entries ahead makes the waits for memory
+    /// overlap, which is most of what it takes to fill a large table.
+    pub fn touch(&self, address: u32, length: u32) {
+        let (first, _) = places(key(address, length), self.secret, self.buckets());
+        let word = self.bucket(first).map(|bucket| bucket[0].load(Ordering::Relaxed));
+        let level = self.level.get((address >> 13) as usize).map(|word| word.load(Ordering::Relaxed));
+        core::hint::black_box((word, level));
+    }
+
     fn raise(&self, address: u32, length: u32, action: u64, deadline: u64) -> Result<(), NoPlace> {
         let host = length == 32;
         if !host {
@@ -107,7 +116,7 @@ impl Writer<'_> {
         let entry = key(address, length) << KEY_AT | action;
         let twin = match self.find(entry ^ ALLOW) {
             Some(other) => {
-                store(other, other.load(Ordering::SeqCst) | TWIN);
+                store(other, other.load(Ordering::Relaxed) | TWIN);
                 TWIN
             }
             None => 0,
@@ -146,12 +155,12 @@ impl Writer<'_> {
         let entry = key(address, length) << KEY_AT | action;
         let Some(word) = self.find(entry) else { return };
         if deadline > 0 {
-            let twin = word.load(Ordering::SeqCst) & TWIN;
-            word.store(entry | twin | deadline, Ordering::SeqCst);
+            let twin = word.load(Ordering::Relaxed) & TWIN;
+            word.store(entry | twin | deadline, Ordering::Release);
         } else {
-            word.store(REMOVED, Ordering::SeqCst);
+            word.store(REMOVED, Ordering::Release);
             if let Some(other) = self.find(entry ^ ALLOW) {
-                store(other, other.load(Ordering::SeqCst) & !TWIN);
+                store(other, other.load(Ordering::Relaxed) & !TWIN);
             }
         }
     }
@@ -159,19 +168,18 @@ impl Writer<'_> {
     /// The place of an entry, whatever its deadline.
     fn find(&self, entry: u64) -> Option<&AtomicU64> {
         let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
-        let buckets = [self.bucket(first), self.bucket(second)];
-        buckets
-            .into_iter()
-            .flatten()
-            .flatten()
-            .find(|word| word.load(Ordering::SeqCst) & !(TWIN | FOR_GOOD) == entry)
+        let is = |word: &&AtomicU64| word.load(Ordering::Relaxed) & !(TWIN | FOR_GOOD) == entry;
+        let bucket = self.bucket(first)?;
+        // Most are not full, and then the second would be one more cache line that is not at hand.
+        let full = bucket[WORDS - 1].load(Ordering::Relaxed) != 0;
+        bucket.iter().find(is).or_else(|| if full { self.bucket(second)?.iter().find(is) } else { None })
     }
 
     /// Stores an entry in its place, or in a free one.
     fn put(&self, entry: u64) -> Result<(), NoPlace> {
         match self.find(entry & !(TWIN | FOR_GOOD)) {
             Some(place) => {
-                place.store(entry, Ordering::SeqCst);
+                place.store(entry, Ordering::Release);
                 Ok(())
             }
             None => self.put_new(entry),
@@ -183,12 +191,12 @@ impl Writer<'_> {
         let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
         let place = self.free(first).or_else(|| self.free(second));
         let place = place.or_else(|| self.vacate(first)).or_else(|| self.vacate(second));
-        place.ok_or(NoPlace)?.store(entry, Ordering::SeqCst);
+        place.ok_or(NoPlace)?.store(entry, Ordering::Release);
         Ok(())
     }
 
     fn free(&self, bucket: u32) -> Option<&AtomicU64> {
-        self.bucket(bucket)?.iter().find(|word| word.load(Ordering::SeqCst) <= REMOVED)
+        self.bucket(bucket)?.iter().find(|word| word.load(Ordering::Relaxed) <= REMOVED)
     }
 
     /// Copies an entry of a full bucket to its second one: until its place here is taken it is in both, and then readers
@@ -196,10 +204,10 @@ impl Writer<'_> {
     /// would not find it there.
     fn vacate(&self, bucket: u32) -> Option<&AtomicU64> {
         self.bucket(bucket)?.iter().find(|word| {
-            let entry = word.load(Ordering::SeqCst);
+            let entry = word.load(Ordering::Relaxed);
             let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
             let to = if first == bucket { self.free(second) } else { None };
-            to.inspect(|to| to.store(entry, Ordering::SeqCst)).is_some()
+            to.inspect(|to| to.store(entry, Ordering::Release)).is_some()
         })
     }
 
@@ -209,7 +217,7 @@ impl Writer<'_> {
         let bytes = words.flat_map(|word| (0..8).map(move |at| (word, at * 8)));
         let mut free = None;
         for (word, at) in bytes {
-            match word.load(Ordering::SeqCst) >> at & 0xff {
+            match word.load(Ordering::Relaxed) >> at & 0xff {
                 found if found == byte => return,
                 0 if free.is_none() => free = Some((word, at)),
                 _ => {}
@@ -217,7 +225,7 @@ impl Writer<'_> {
         }
         // There are as many bytes as lengths.
         if let Some((word, at)) = free {
-            word.store(word.load(Ordering::SeqCst) | byte << at, Ordering::SeqCst);
+            word.store(word.load(Ordering::Relaxed) | byte << at, Ordering::Release);
         }
     }
 
@@ -225,7 +233,7 @@ impl Writer<'_> {
     fn widen(&self, address: u32, length: u32) {
         for (index, cells) in cells(address, length, 64) {
             if let Some(word) = self.wide.get(index) {
-                store(word, word.load(Ordering::SeqCst) | cells);
+                store(word, word.load(Ordering::Relaxed) | cells);
             }
         }
     }
@@ -234,7 +242,7 @@ impl Writer<'_> {
     fn each_level_word(&self, address: u32, length: u32, make: impl Fn(u64, u64) -> u64) {
         for (index, cells) in cells(address, length, 32) {
             if let Some(word) = self.level.get(index) {
-                store(word, make(word.load(Ordering::SeqCst), spread(cells)));
+                store(word, make(word.load(Ordering::Relaxed), spread(cells)));
             }
         }
     }
@@ -243,7 +251,7 @@ impl Writer<'_> {
     /// twice.
     pub fn entries(&self, mut each: impl FnMut(u32, u32, Listed)) {
         for word in self.exact.iter().flatten() {
-            if let Some((address, length, listed)) = decode(word.load(Ordering::SeqCst)) {
+            if let Some((address, length, listed)) = decode(word.load(Ordering::Relaxed)) {
                 each(address, length, listed);
             }
         }
@@ -252,7 +260,7 @@ impl Writer<'_> {
     /// Words that hold an entry, and words that are taken at all.
     #[must_use]
     pub fn fill(&self) -> (usize, usize) {
-        let words = self.exact.iter().flatten().map(|word| word.load(Ordering::SeqCst));
+        let words = self.exact.iter().flatten().map(|word| word.load(Ordering::Relaxed));
         words.fold((0, 0), |(live, taken), word| {
             (live + usize::from(word > REMOVED), taken + usize::from(word != 0))
         })
@@ -265,7 +273,7 @@ impl Writer<'_> {
     /// If that one is too small.
     pub fn copy_to(&self, exact: &[Bucket<AtomicU64>]) -> Result<(), NoPlace> {
         let to = Writer { exact, ..*self };
-        let words = self.exact.iter().flatten().map(|word| word.load(Ordering::SeqCst));
+        let words = self.exact.iter().flatten().map(|word| word.load(Ordering::Relaxed));
         words.filter(|word| *word > REMOVED).try_for_each(|word| to.put_new(word))
     }
 
@@ -286,12 +294,12 @@ impl Writer<'_> {
         }
         for word in self.lengths {
             let used = |byte: u64| byte != 0 && bit(&lengths, byte as usize - 1);
-            let bytes = (0..8).map(|at| (word.load(Ordering::SeqCst) >> (at * 8) & 0xff, at * 8));
+            let bytes = (0..8).map(|at| (word.load(Ordering::Relaxed) >> (at * 8) & 0xff, at * 8));
             store(word, bytes.filter(|(byte, _)| used(*byte)).fold(0, |all, (byte, at)| all | byte << at));
         }
         let full = |index: usize| bit(scratch.overflowed, index);
         for (_, bucket) in self.exact.iter().enumerate().filter(|(index, _)| !full(*index)) {
-            for word in bucket.iter().rev().take_while(|word| word.load(Ordering::SeqCst) <= REMOVED) {
+            for word in bucket.iter().rev().take_while(|word| word.load(Ordering::Relaxed) <= REMOVED) {
                 store(word, 0);
             }
         }
@@ -300,7 +308,7 @@ impl Writer<'_> {
     /// What the small tables should be, in `scratch`, which is zeros.
     fn gather(&self, scratch: &mut Scratch<'_>, used: &mut [u64; LENGTH_WORDS]) {
         for (index, bucket) in self.exact.iter().enumerate() {
-            for word in bucket.iter().map(|word| word.load(Ordering::SeqCst)) {
+            for word in bucket.iter().map(|word| word.load(Ordering::Relaxed)) {
                 let Some((address, length, listed)) = decode(word) else { continue };
                 let (first, _) = places(word >> KEY_AT, self.secret, self.buckets());
                 if first as usize != index {
@@ -384,8 +392,8 @@ fn each(words: &mut [u64], cells: impl Iterator<Item = (usize, u64)>, make: impl
 
 /// Without dirtying the cache line of other CPUs if nothing changes.
 fn store(word: &AtomicU64, new: u64) {
-    if word.load(Ordering::SeqCst) != new {
-        word.store(new, Ordering::SeqCst);
+    if word.load(Ordering::Relaxed) != new {
+        word.store(new, Ordering::Release);
     }
 }
 

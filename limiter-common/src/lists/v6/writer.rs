@@ -69,8 +69,8 @@ impl Writer<'_> {
     pub fn set(&self, address: u128, length: u32, listed: Listed) -> Result<(), NoPlace> {
         let key = key(address, length);
         if let Some(slot) = self.find(key) {
-            let turn = slot.deadlines.load(Ordering::SeqCst) >> TURN_AT;
-            slot.deadlines.store(deadlines(listed, turn), Ordering::SeqCst);
+            let turn = slot.deadlines.load(Ordering::Relaxed) >> TURN_AT;
+            slot.deadlines.store(deadlines(listed, turn), Ordering::Release);
         } else if !listed.is_none() {
             self.put(key, listed)?;
         }
@@ -83,7 +83,7 @@ impl Writer<'_> {
             }
             let (index, bit) = filter_bit(key.high, length.min(64), self.secret);
             if let Some(word) = self.filter.get(index as usize) {
-                store(word, word.load(Ordering::SeqCst) | 1 << bit);
+                store(word, word.load(Ordering::Relaxed) | 1 << bit);
             }
         }
         Ok(())
@@ -95,18 +95,29 @@ impl Writer<'_> {
         probe(self, key(address, length))
     }
 
-    fn slots(&self, key: Key) -> impl Iterator<Item = &Slot<AtomicU64>> {
-        let (first, second) = key.places(self.secret, self.buckets());
-        [self.bucket(first), self.bucket(second)].into_iter().flatten().flatten()
+    /// Has the memory at hand that [`Self::set`] needs, as in IPv4.
+    pub fn touch(&self, address: u128, length: u32) {
+        let key = key(address, length);
+        let (first, _) = key.places(self.secret, self.buckets());
+        let place = self.bucket(first).map(|bucket| {
+            (bucket[0].length.load(Ordering::Relaxed), bucket[ENTRIES - 1].length.load(Ordering::Relaxed))
+        });
+        let (index, _) = filter_bit(key.high, length.min(64), self.secret);
+        let filter = self.filter.get(index as usize).map(|word| word.load(Ordering::Relaxed));
+        core::hint::black_box((place, filter));
     }
 
     /// The place of a prefix; also if it is not listed any more, as long as nobody else has taken it.
     fn find(&self, key: Key) -> Option<&Slot<AtomicU64>> {
-        self.slots(key).find(|slot| {
+        let (first, second) = key.places(self.secret, self.buckets());
+        let is = |slot: &&Slot<AtomicU64>| {
             [(&slot.high, key.high), (&slot.low, key.low), (&slot.length, key.length)]
                 .iter()
-                .all(|(word, wanted)| word.load(Ordering::SeqCst) == *wanted)
-        })
+                .all(|(word, wanted)| word.load(Ordering::Relaxed) == *wanted)
+        };
+        let bucket = self.bucket(first)?;
+        let full = bucket[ENTRIES - 1].length.load(Ordering::Relaxed) != 0;
+        bucket.iter().find(is).or_else(|| if full { self.bucket(second)?.iter().find(is) } else { None })
     }
 
     /// Stores a new entry in a free place.
@@ -119,7 +130,7 @@ impl Writer<'_> {
     }
 
     fn free(&self, bucket: u32) -> Option<&Slot<AtomicU64>> {
-        let none = |slot: &&Slot<AtomicU64>| slot.deadlines.load(Ordering::SeqCst) & !(!0 << TURN_AT) == 0;
+        let none = |slot: &&Slot<AtomicU64>| slot.deadlines.load(Ordering::Relaxed) & !(!0 << TURN_AT) == 0;
         self.bucket(bucket)?.iter().find(none)
     }
 
@@ -132,8 +143,8 @@ impl Writer<'_> {
             let (first, second) = key.places(self.secret, self.buckets());
             let Some(to) = (if first == bucket { self.free(second) } else { None }) else { return false };
             occupy(to, key, listed);
-            let turn = slot.deadlines.load(Ordering::SeqCst) >> TURN_AT;
-            slot.deadlines.store(deadlines(Listed::NONE, turn), Ordering::SeqCst);
+            let turn = slot.deadlines.load(Ordering::Relaxed) >> TURN_AT;
+            slot.deadlines.store(deadlines(Listed::NONE, turn), Ordering::Release);
             true
         })
     }
@@ -151,7 +162,7 @@ impl Writer<'_> {
     #[must_use]
     pub fn fill(&self) -> (usize, usize) {
         self.exact.iter().flatten().fold((0, 0), |(live, taken), slot| {
-            let used = slot.length.load(Ordering::SeqCst) != 0;
+            let used = slot.length.load(Ordering::Relaxed) != 0;
             (live + usize::from(decode(slot).is_some()), taken + usize::from(used))
         })
     }
@@ -189,7 +200,7 @@ impl Writer<'_> {
                 let length = byte.wrapping_sub(1);
                 used.get((length / 64) as usize).is_some_and(|word| word >> (length % 64) & 1 != 0)
             };
-            let bytes = (0..8).map(|at| (word.load(Ordering::SeqCst) >> (at * 8) & 0xff, at * 8));
+            let bytes = (0..8).map(|at| (word.load(Ordering::Relaxed) >> (at * 8) & 0xff, at * 8));
             let kept = bytes.filter(|(byte, _)| *byte != 0 && used(*byte));
             store(word, kept.fold(0, |all, (byte, at)| all | byte << at));
         }
@@ -207,19 +218,19 @@ fn length(key: Key) -> u32 {
 }
 
 fn decode(slot: &Slot<AtomicU64>) -> Option<(Key, Listed)> {
-    let deadlines = slot.deadlines.load(Ordering::SeqCst);
+    let deadlines = slot.deadlines.load(Ordering::Relaxed);
     let listed = Listed::new(deadlines & FOR_GOOD, deadlines >> DEADLINE_BITS & FOR_GOOD);
-    let [high, low, length] = [&slot.high, &slot.low, &slot.length].map(|word| word.load(Ordering::SeqCst));
+    let [high, low, length] = [&slot.high, &slot.low, &slot.length].map(|word| word.load(Ordering::Relaxed));
     (!listed.is_none() && (1..=129).contains(&length)).then_some((Key { high, low, length }, listed))
 }
 
 /// Makes a free place the one of this entry. The deadlines come last: until then it says nothing.
 fn occupy(slot: &Slot<AtomicU64>, key: Key, listed: Listed) {
-    let turn = slot.deadlines.load(Ordering::SeqCst) >> TURN_AT;
-    slot.high.store(key.high, Ordering::SeqCst);
-    slot.low.store(key.low, Ordering::SeqCst);
-    slot.length.store(key.length, Ordering::SeqCst);
-    slot.deadlines.store(deadlines(listed, turn + 1), Ordering::SeqCst);
+    let turn = slot.deadlines.load(Ordering::Relaxed) >> TURN_AT;
+    slot.high.store(key.high, Ordering::Release);
+    slot.low.store(key.low, Ordering::Release);
+    slot.length.store(key.length, Ordering::Release);
+    slot.deadlines.store(deadlines(listed, turn + 1), Ordering::Release);
 }
 
 fn deadlines(listed: Listed, turn: u64) -> u64 {
@@ -231,7 +242,7 @@ fn use_length(words: &[AtomicU64], length: u32) {
     let bytes = words.iter().flat_map(|word| (0..8).map(move |at| (word, at * 8)));
     let mut free = None;
     for (word, at) in bytes {
-        match word.load(Ordering::SeqCst) >> at & 0xff {
+        match word.load(Ordering::Relaxed) >> at & 0xff {
             found if found == byte => return,
             0 if free.is_none() => free = Some((word, at)),
             _ => {}
@@ -239,14 +250,14 @@ fn use_length(words: &[AtomicU64], length: u32) {
     }
     // There are as many bytes as lengths.
     if let Some((word, at)) = free {
-        word.store(word.load(Ordering::SeqCst) | byte << at, Ordering::SeqCst);
+        word.store(word.load(Ordering::Relaxed) | byte << at, Ordering::Release);
     }
 }
 
 /// Without dirtying the cache line of other CPUs if nothing changes.
 fn store(word: &AtomicU64, new: u64) {
-    if word.load(Ordering::SeqCst) != new {
-        word.store(new, Ordering::SeqCst);
+    if word.load(Ordering::Relaxed) != new {
+        word.store(new, Ordering::Release);
     }
 }
 

@@ -24,6 +24,9 @@ const TIDY_SHARE: usize = 4;
 const TIDY_AT_LEAST: usize = 1 << 16;
 const TIDY_AFTER: Duration = Duration::from_secs(60);
 
+/// Entries whose memory is asked for before the first of them is changed.
+const AHEAD: usize = 16;
+
 /// Puts a table in the place of a smaller one that has the same entries.
 pub(super) trait Replace: fmt::Debug + Send + Sync {
     /// On success, the programs that run and the next start have `table`; else everything is as it was.
@@ -200,6 +203,15 @@ impl Tables {
         match prefix.address() {
             Address::V4(bytes) => self.v4().set(u32::from_be_bytes(bytes), length, listed),
             Address::V6(bytes) => self.v6().set(u128::from_be_bytes(bytes), length, listed),
+        }
+    }
+
+    /// Has the memory at hand that a change of this prefix needs.
+    fn touch(&self, prefix: Prefix) {
+        let length = u32::from(prefix.length());
+        match prefix.address() {
+            Address::V4(bytes) => self.v4().touch(u32::from_be_bytes(bytes), length),
+            Address::V6(bytes) => self.v6().touch(u128::from_be_bytes(bytes), length),
         }
     }
 
@@ -403,8 +415,15 @@ impl KernelWriter {
 impl Writer for KernelWriter {
     fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
         self.opened()?;
-        for (index, change) in changes.iter().enumerate() {
-            self.change(change, changes.len() - index - 1)?;
+        let mut left = changes.len();
+        for changes in changes.chunks(AHEAD) {
+            if let Some(tables) = &self.tables {
+                changes.iter().for_each(|change| tables.touch(change.prefix));
+            }
+            for change in changes {
+                left -= 1;
+                self.change(change, left)?;
+            }
         }
         for change in changes {
             let expected = &mut self.expected[Family::of(change.prefix) as usize];
