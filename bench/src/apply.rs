@@ -30,6 +30,10 @@ const QUICK_ROUNDS: u32 = 3;
 
 /// Measures, prints, and adds to the report.
 pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
+    lab::before_others(|| measure(options, report))
+}
+
+fn measure(options: &Options, report: &mut Report) -> Result<()> {
     println!("how fast blocks come into force; {}", machine::line());
     let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
     let (mut tables, mut imports, mut others) = (Samples::default(), import::Times::default(), Vec::new());
