@@ -32,6 +32,7 @@ use crate::daemon::source::{Source, keep_fixed};
 use crate::dataplane::Reader;
 use crate::dataplane::kernel::{Dataplane, OpenOptions};
 use crate::enforcer::{self, Parameters, Summary};
+use crate::heap;
 use crate::host::Lifelines;
 use crate::links::Changed;
 use crate::metrics::{self, DaemonState, LastReload};
@@ -53,6 +54,7 @@ const STOP: Duration = Duration::from_secs(10);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    heap::keep_little();
     let options = Options::parse();
     let source = Source::new(&options);
     let config = source.load();

@@ -27,6 +27,7 @@ use crate::control::protocol::{
     RemoveResponse,
 };
 use crate::dataplane::Writer;
+use crate::heap;
 use crate::host::Lifelines;
 use lists::ListFile;
 use worker::Worker;
@@ -79,6 +80,8 @@ pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
     let (to_worker, commands) = mpsc::channel();
     let (publish, summary) = watch::channel(Arc::default());
     let (worker, started) = Worker::new(parameters, publish)?;
+    // What was read and compared is large, and gone only now.
+    heap::give_back();
     // The thread ends by itself, after `shutdown` or with the last handle; see `Worker::run`.
     std::thread::Builder::new().name("enforcer".to_owned()).spawn(move || {
         let waits = worker.run(&commands);

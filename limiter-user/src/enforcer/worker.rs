@@ -176,7 +176,6 @@ impl Worker {
         }
         worker.expire();
         worker.publish();
-        heap::give_back();
         let took = (clock)().boot.saturating_sub(begun.boot);
         let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
         let started = Started {
@@ -520,7 +519,7 @@ impl Worker {
         response: &mut AddResponse,
     ) -> Vec<Edit> {
         let now = (self.clock)().boot;
-        let mut edits = Vec::new();
+        let mut edits = Vec::with_capacity(prefixes.size_hint().0);
         let any_allowed = action == Action::Block && self.list.totals().allows > 0;
         for prefix in prefixes {
             let key = Key { prefix, action, owner: self.operator };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use limiter_common::{Nanos, Prefix};
 
-use super::{PART, Worker};
+use super::Worker;
 use crate::admission::Admitted;
 use crate::blocklist::{Claim, Edit, Key, OwnerId, Terms, reason};
 use crate::config::Action;
@@ -16,6 +16,9 @@ use crate::control::protocol::AddResponse;
 use crate::enforcer::{Caller, Error, ImportOptions, Reply, lists, render};
 use crate::prefixes::Prefixes;
 use crate::store::NotStored;
+
+/// Prefixes of a part: few, so that whoever asks meanwhile waits a few milliseconds.
+const PART: usize = 1 << 13;
 
 /// What is claimed of every prefix of a request.
 #[derive(Debug)]
