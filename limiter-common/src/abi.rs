@@ -90,8 +90,6 @@ pub struct Lengths<W> {
     pub v4: [W; v4::LENGTH_WORDS],
     /// Below 64.
     pub v6_short: [W; v6::LENGTH_WORDS],
-    /// 0 if there are none of these.
-    pub v6_any_short: W,
     /// From 64 on.
     pub v6_long: [W; v6::LENGTH_WORDS + 1],
 }

@@ -2,6 +2,7 @@
 
 use crate::abi::{Limits, POLICY_ALL, POLICY_PATH_MTU};
 use crate::frame::Frame;
+use crate::lists::Listed;
 use crate::nanos::{Clock, Nanos};
 use crate::packet::{Packet, Transport};
 use crate::parse::Network;
@@ -159,25 +160,24 @@ fn by_source(packet: &Packet, tables: &impl Tables, clock: &impl Clock) -> Resul
     if packet.neighbour {
         return Err(Reason::Neighbour);
     }
-    let entry = tables.entry(&packet.source);
-    if entry.is_none() {
+    let listed = tables.listed(&packet.source);
+    if listed.is_none() {
         return Ok(Listing::Unlisted);
     }
     // Most entries are for good; they need no clock.
-    if entry.allow_until == Nanos::NEVER.0 {
+    if listed.is_allowed_for_good() {
         return Ok(Listing::Allowed);
     }
-    if entry.allow_until == 0 && entry.block_until == Nanos::NEVER.0 {
-        return Err(Reason::Blocked);
+    if listed != Listed::BLOCKED {
+        let (entry, now) = (listed.entry(), clock.within(DEADLINE_ERROR));
+        if entry.allows(now) {
+            return Ok(Listing::Allowed);
+        }
+        if !entry.blocks(now) {
+            return Ok(Listing::Unlisted);
+        }
     }
-    let now = clock.within(DEADLINE_ERROR);
-    if entry.allows(now) {
-        Ok(Listing::Allowed)
-    } else if entry.blocks(now) {
-        Err(Reason::Blocked)
-    } else {
-        Ok(Listing::Unlisted)
-    }
+    Err(Reason::Blocked)
 }
 
 /// The second half, for well-formed packets of sources that are not blocked.
@@ -235,8 +235,8 @@ fn limit(packet: &Packet, transport: &Transport, tables: &impl Tables, clock: &i
         return Reason::Passed;
     };
     let error = |policy| limits.policies.get(policy).map_or(u64::MAX, Policy::clock_error);
-    let general = if transport.path_mtu { POLICY_PATH_MTU } else { POLICY_ALL };
-    let service = if transport.path_mtu { None } else { tables.service(limits, transport) };
+    let general = if transport.is_path_mtu() { POLICY_PATH_MTU } else { POLICY_ALL };
+    let service = if transport.is_path_mtu() { None } else { tables.service(limits, transport) };
     // Once for both, and as exactly as the more exact needs it; not at all if neither limits anything.
     let error = error(general).min(service.map_or(u64::MAX, error));
     if error == u64::MAX {

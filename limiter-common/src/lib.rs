@@ -37,7 +37,7 @@ pub use address::Address;
 pub use decide::{Listing, decide, judge};
 pub use frame::Frame;
 pub use nanos::{Clock, Nanos};
-pub use packet::{Fragment, Packet, Port, Transport};
+pub use packet::{Fragment, Packet, Transport};
 pub use prefix::Prefix;
 pub use reason::{Action, Reason};
 pub use tables::Tables;

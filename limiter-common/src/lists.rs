@@ -18,6 +18,8 @@
 //! before the small level that leads to it, and goes after it. The small levels only ever err towards looking closer;
 //! `tidy` makes them precise again after removals. Growing means to fill a larger exact table, and to swap the program.
 
+#[cfg(target_has_atomic = "64")]
+mod lengths;
 pub mod v4;
 pub mod v6;
 
@@ -73,6 +75,12 @@ impl Listed {
         self.0 == 0
     }
 
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_allowed_for_good(self) -> bool {
+        self.0 >> 32 == FOR_GOOD
+    }
+
     /// As one number, for functions that can return nothing else.
     #[inline(always)]
     #[must_use]
@@ -121,6 +129,15 @@ const fn nanos(units: u64) -> u64 {
 /// An exact table has no place for another entry; nothing was changed. A larger one has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoPlace;
+
+/// Without dirtying the cache line of other CPUs if nothing changes.
+#[cfg(target_has_atomic = "64")]
+fn store(word: &core::sync::atomic::AtomicU64, new: u64) {
+    use core::sync::atomic::Ordering;
+    if word.load(Ordering::Relaxed) != new {
+        word.store(new, Ordering::Release);
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ macro_rules! reasons {
         ///
         /// The discriminant is the slot in the counters map and never changes its meaning within an ABI version.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(u8)]
+        #[repr(u32)]
         pub enum Reason {
             $(#[doc = $text] $(#[$doc])* $name = $index,)+
         }

@@ -1,7 +1,8 @@
 //! The questions that a verdict asks of the state around it.
 
-use crate::abi::{Entry, Limits, Service};
+use crate::abi::{Limits, Service};
 use crate::address::Address;
+use crate::lists::Listed;
 use crate::nanos::Nanos;
 use crate::packet::Transport;
 use crate::parse::Lengths;
@@ -11,7 +12,7 @@ use crate::slots::{Charge, Policy};
 /// in memory for tests.
 pub trait Tables {
     /// Everything the lists say of `source`: the union of all entries that contain it.
-    fn entry(&self, source: &Address) -> Entry;
+    fn listed(&self, source: &Address) -> Listed;
 
     /// How lengths are to be read on this interface.
     fn lengths(&self) -> Lengths;
@@ -43,13 +44,13 @@ impl Limits {
         if self.service_count == 0 {
             return None;
         }
-        let exact = match transport.port {
-            Some(port) => self.find(Service::new(transport.protocol, Some(port.get()))),
+        let exact = match transport.port() {
+            Some(port) => self.find(Service::new(transport.protocol(), Some(port))),
             None => None,
         };
         match exact {
             Some(index) => Some(index),
-            None => self.find(Service::new(transport.protocol, None)),
+            None => self.find(Service::new(transport.protocol(), None)),
         }
     }
 

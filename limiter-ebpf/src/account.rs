@@ -1,10 +1,12 @@
 //! Counts every frame, and logs a few of those that were dropped.
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use limiter_common::abi::{HITS, counter_index};
-use limiter_common::{Nanos, Reason, hits};
+use limiter_common::{Address, Nanos, Reason, hits, parse};
 
+use crate::frame::XdpFrame;
 use crate::{clock, globals, maps};
 
 /// Lines that each CPU may log per second; what is above is only counted, as everything is.
@@ -36,36 +38,44 @@ pub(crate) fn count(reason: Reason, bytes: usize) -> u64 {
     0
 }
 
-/// Records one in some blocked frames; `count` is how many there were on this CPU.
+/// Whether more is to be done with a frame that was dropped; `count` is how many there were for this reason on this CPU.
 #[inline(always)]
-pub(crate) fn sample(reason: Reason, count: u64, [high, low]: [u64; 2]) {
-    if reason == Reason::Blocked && count.is_multiple_of(hits::SAMPLE) {
-        record(u64::from_be(high), u64::from_be(low));
-    }
+pub(crate) fn is_noted(reason: Reason, count: u64) -> bool {
+    globals::log_drops() || (reason == Reason::Blocked && count.is_multiple_of(hits::SAMPLE))
 }
 
-/// A function of its own, since it is seldom needed.
+/// Records a source that is blocked, one in [`hits::SAMPLE`], and logs the reason, the interface's slot and the source, if
+/// the settings and the budget allow.
+///
+/// A function of its own that reads the source once more: few frames need it, and the others are not to carry it along.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn record(high: u64, low: u64) -> u32 {
-    if let Some(set) = maps::HITS.get(hits::set_of(high, low, HITS.entries, globals::secret())) {
+pub(crate) extern "C" fn note(ctx: *mut xdp_md, reason: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let [high, low] = match parse::network(&XdpFrame::linear(&ctx)).map(|(packet, _)| packet.source) {
+        Ok(Address::V4(v4)) => [0, 0xffff << 32 | u64::from(u32::from_be_bytes(v4))],
+        Ok(Address::V6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])) => [
+            u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+        ],
+        // Dropped for something in front of the addresses.
+        Err(_) => [0, 0],
+    };
+    if reason == u32::from(Reason::Blocked.index())
+        && let Some(set) = maps::HITS.get(hits::set_of(high, low, HITS.entries, globals::secret()))
+    {
         hits::record(set, high, low, Nanos(clock::coarse()));
     }
-    0
-}
-
-/// Logs the reason, the interface's slot and the source, if the settings and the budget allow.
-#[inline(always)]
-pub(crate) fn log_sample(ctx: &XdpContext, reason: Reason, source: [u64; 2]) {
     if globals::log_drops() && within_budget() {
-        log(ctx, u32::from(reason.index()), source[0], source[1]);
+        log(&ctx, reason, high, low);
     }
+    0
 }
 
 /// A format of its own, which the daemon turns into words: it knows the labels and the interfaces.
 #[inline(never)]
 fn log(ctx: &XdpContext, reason: u32, high: u64, low: u64) {
-    debug!(ctx, "drop {} {} {:x} {:x}", reason, globals::slot(), u64::from_be(high), u64::from_be(low));
+    debug!(ctx, "drop {} {} {:x} {:x}", reason, globals::slot(), high, low);
 }
 
 #[inline(always)]

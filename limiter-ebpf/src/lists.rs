@@ -31,8 +31,8 @@ impl v4::Memory for Maps {
     }
 
     #[inline(always)]
-    fn lengths(&self, index: u32) -> Option<&KernelWord> {
-        maps::LENGTHS.get(0)?.v4.get(index as usize)
+    fn lengths(&self) -> Option<&[KernelWord; v4::LENGTH_WORDS]> {
+        Some(&maps::LENGTHS.get(0)?.v4)
     }
 
     #[inline(always)]
@@ -65,18 +65,13 @@ impl v6::Memory for Maps {
     }
 
     #[inline(always)]
-    fn short(&self, index: u32) -> Option<&KernelWord> {
-        maps::LENGTHS.get(0)?.v6_short.get(index as usize)
+    fn short(&self) -> Option<&[KernelWord; v6::LENGTH_WORDS]> {
+        Some(&maps::LENGTHS.get(0)?.v6_short)
     }
 
     #[inline(always)]
-    fn any_short(&self) -> Option<&KernelWord> {
-        Some(&maps::LENGTHS.get(0)?.v6_any_short)
-    }
-
-    #[inline(always)]
-    fn long(&self, index: u32) -> Option<&KernelWord> {
-        maps::LENGTHS.get(0)?.v6_long.get(index as usize)
+    fn long(&self) -> Option<&[KernelWord; v6::LENGTH_WORDS + 1]> {
+        Some(&maps::LENGTHS.get(0)?.v6_long)
     }
 
     #[inline(always)]

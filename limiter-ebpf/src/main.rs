@@ -58,7 +58,7 @@ mod program {
         match find_network(&frame) {
             Ok(Network::V4 { at }) => ipv4_fragmented(ctx.ctx, at),
             Ok(Network::V6 { at }) => ipv6_fragmented(ctx.ctx, at),
-            Err(reason) => finish(&ctx, &frame, reason, &KernelTables::new()),
+            Err(reason) => finish(&ctx, &frame, reason),
         }
     }
 
@@ -68,9 +68,8 @@ mod program {
         match find_plain(&frame) {
             Some(Network::V4 { .. }) => {
                 // Once more in place, for this one offset: a call costs as much as half of the verdict.
-                let tables = KernelTables::new();
-                let reason = judge_ipv4(&frame, PLAIN, &tables, &KernelClock);
-                return finish(ctx, &frame, reason, &tables);
+                let reason = judge_ipv4(&frame, PLAIN, &KernelTables, &KernelClock);
+                return finish(ctx, &frame, reason);
             }
             Some(Network::V6 { .. }) => return ipv6_linear(ctx.ctx, PLAIN),
             None => {}
@@ -78,7 +77,7 @@ mod program {
         match find_network(&frame) {
             Ok(Network::V4 { at }) => ipv4_linear(ctx.ctx, at),
             Ok(Network::V6 { at }) => ipv6_linear(ctx.ctx, at),
-            Err(reason) => finish(ctx, &frame, reason, &KernelTables::new()),
+            Err(reason) => finish(ctx, &frame, reason),
         }
     }
 
@@ -90,11 +89,10 @@ mod program {
             #[inline(never)]
             extern "C" fn $name(ctx: *mut xdp_md, at: usize) -> u32 {
                 let ctx = XdpContext::new(ctx);
-                let tables = KernelTables::new();
                 let frame = XdpFrame::$frame(&ctx);
                 // Masked for the verifier, which knows nothing of the callers; it changes nothing.
-                let reason = $judge(&frame, at & MAX_LINK_HEADER, &tables, &KernelClock);
-                finish(&ctx, &frame, reason, &tables)
+                let reason = $judge(&frame, at & MAX_LINK_HEADER, &KernelTables, &KernelClock);
+                finish(&ctx, &frame, reason)
             }
         )+};
     }
@@ -120,29 +118,27 @@ mod program {
             #[inline(never)]
             extern "C" fn $first(ctx: *mut xdp_md, at: usize) -> u32 {
                 let ctx = XdpContext::new(ctx);
-                let tables = KernelTables::new();
                 let frame = XdpFrame::$frame(&ctx);
                 let at = at & MAX_LINK_HEADER;
-                let listing = match source_ipv6(&frame, at, &tables, &KernelClock) {
+                let listing = match source_ipv6(&frame, at, &KernelTables, &KernelClock) {
                     Ok(listing) => listing.forgotten(&frame),
-                    Err(reason) => return finish(&ctx, &frame, reason, &tables),
+                    Err(reason) => return finish(&ctx, &frame, reason),
                 };
                 if !is_direct_ipv6(&frame, at) {
                     return if listing == Listing::Allowed { REST | ALLOWED } else { REST };
                 }
-                let reason = direct_ipv6(&frame, at, listing, &tables, &KernelClock);
-                finish(&ctx, &frame, reason, &tables)
+                let reason = direct_ipv6(&frame, at, listing, &KernelTables, &KernelClock);
+                finish(&ctx, &frame, reason)
             }
 
             #[unsafe(no_mangle)]
             #[inline(never)]
             extern "C" fn $rest(ctx: *mut xdp_md, at: usize, allowed: u32) -> u32 {
                 let ctx = XdpContext::new(ctx);
-                let tables = KernelTables::new();
                 let frame = XdpFrame::$frame(&ctx);
                 let listing = if allowed == 0 { Listing::Unlisted } else { Listing::Allowed };
-                let reason = rest_ipv6(&frame, at & MAX_LINK_HEADER, listing, &tables, &KernelClock);
-                finish(&ctx, &frame, reason, &tables)
+                let reason = rest_ipv6(&frame, at & MAX_LINK_HEADER, listing, &KernelTables, &KernelClock);
+                finish(&ctx, &frame, reason)
             }
         )+};
     }
@@ -160,13 +156,14 @@ mod program {
     const MAX_LINK_HEADER: usize = 127;
 
     #[inline(always)]
-    fn finish(ctx: &XdpContext, frame: &impl Frame, reason: Reason, tables: &KernelTables) -> u32 {
+    fn finish(ctx: &XdpContext, frame: &impl Frame, reason: Reason) -> u32 {
         let count = account::count(reason, frame.len());
-        account::sample(reason, count, tables.looked_up());
         match reason.action() {
             Action::Pass => XDP_PASS,
             Action::Drop => {
-                account::log_sample(ctx, reason, tables.looked_up());
+                if account::is_noted(reason, count) {
+                    account::note(ctx.ctx, reason.index().into());
+                }
                 XDP_DROP
             }
         }

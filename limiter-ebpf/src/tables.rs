@@ -1,54 +1,23 @@
 //! The lookups of a verdict, in BPF maps.
 
-use core::cell::Cell;
-
-use limiter_common::abi::{Entry, Limits, MAX_POLICIES};
+use limiter_common::abi::{Limits, MAX_POLICIES};
+use limiter_common::lists::Listed;
 use limiter_common::parse::Lengths;
 use limiter_common::slots::{Act, Charge, Key, Rates, Set, Unit, charge, step};
-use limiter_common::{Address, Nanos, Port, Tables, Transport};
+use limiter_common::{Address, Nanos, Tables, Transport};
 
 use crate::word::KernelWord;
 use crate::{globals, lists, maps};
 
-/// The maps, and the source that was looked up last: for what is done with drops, so that it need not parse again.
-pub(crate) struct KernelTables {
-    looked_up: (Cell<u64>, Cell<u64>),
-}
-
-impl KernelTables {
-    #[inline(always)]
-    pub(crate) fn new() -> Self {
-        Self { looked_up: (Cell::new(0), Cell::new(0)) }
-    }
-
-    /// The source that was looked up, as 16 bytes in network order: IPv4 as an IPv4-mapped address, `::` if the frame
-    /// was dropped before.
-    #[inline(always)]
-    pub(crate) fn looked_up(&self) -> [u64; 2] {
-        [self.looked_up.0.get(), self.looked_up.1.get()]
-    }
-
-    #[inline(always)]
-    fn remember(&self, source: &Address) {
-        let [high, low] = match source {
-            Address::V4(v4) => [0, u64::from(0xffff_u32.to_be()) | u64::from(u32::from_ne_bytes(*v4)) << 32],
-            Address::V6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]) => [
-                u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]),
-                u64::from_ne_bytes([*i, *j, *k, *l, *m, *n, *o, *p]),
-            ],
-        };
-        self.looked_up.0.set(high);
-        self.looked_up.1.set(low);
-    }
-}
+/// The maps.
+pub(crate) struct KernelTables;
 
 impl Tables for KernelTables {
     #[inline(always)]
-    fn entry(&self, source: &Address) -> Entry {
-        self.remember(source);
+    fn listed(&self, source: &Address) -> Listed {
         match source {
-            Address::V4(address) => lists::v4(u32::from_be_bytes(*address)).entry(),
-            Address::V6(address) => lists::v6(address).entry(),
+            Address::V4(address) => lists::v4(u32::from_be_bytes(*address)),
+            Address::V6(address) => lists::v6(address),
         }
     }
 
@@ -67,8 +36,7 @@ impl Tables for KernelTables {
         if limits.service_count == 0 {
             return None;
         }
-        let port = transport.port.map_or(NO_PORT, |port| u32::from(port.get()));
-        match service_index(u32::from(transport.protocol), port) {
+        match service_index(transport.to_bits()) {
             NO_SERVICE => None,
             // Masked for the verifier, which believes no result of a global function.
             index => Some(index as usize % MAX_POLICIES),
@@ -77,7 +45,6 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn charge(&self, source: &Address, policy: usize, bytes: u32, now: Nanos) -> Option<Charge> {
-        self.remember(source);
         let quotas = globals::limits()?.policies.get(policy)?;
         let policy = u32::try_from(policy).ok()?;
         let key = Key::new(source, quotas.id, globals::secret());
@@ -93,8 +60,6 @@ impl Tables for KernelTables {
     }
 }
 
-/// Instead of a port.
-const NO_PORT: u32 = u32::MAX;
 /// Instead of an index.
 const NO_SERVICE: u32 = u32::MAX;
 
@@ -104,11 +69,8 @@ const NO_SERVICE: u32 = u32::MAX;
 /// the search.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn service_index(protocol: u32, port: u32) -> u32 {
-    // Both are masked to what they are; the verifier lets a global function be called with anything.
-    let protocol = (protocol & 0xff) as u8;
-    let port = (port != NO_PORT).then_some(Port::new((port & 0xffff) as u16));
-    let transport = Transport { protocol, port, path_mtu: false };
+extern "C" fn service_index(transport: u32) -> u32 {
+    let transport = Transport::from_bits(transport);
     let index = globals::limits().and_then(|limits| limits.service_index(&transport));
     index.and_then(|index| u32::try_from(index).ok()).unwrap_or(NO_SERVICE)
 }

@@ -1,7 +1,7 @@
 use super::*;
-use crate::Port;
 use crate::abi::{Entry, Limits, POLICY_SERVICES, Service};
 use crate::gcra::Quota;
+use crate::lists::Listed;
 use crate::parse::Lengths;
 
 /// Tables that answer the same whatever is asked.
@@ -12,8 +12,8 @@ struct Fixed {
 }
 
 impl Tables for Fixed {
-    fn entry(&self, _: &Address) -> Entry {
-        self.entry
+    fn listed(&self, _: &Address) -> Listed {
+        Listed::from_entry(self.entry)
     }
 
     fn lengths(&self) -> Lengths {
@@ -45,7 +45,7 @@ fn packet() -> Packet {
 }
 
 fn udp() -> Result<Transport, Reason> {
-    Ok(Transport { protocol: 17, port: Some(Port::new(53)), path_mtu: false })
+    Ok(Transport::with_port(17, 53))
 }
 
 /// Reading it costs more than the rest of the verdict in the kernel.
@@ -121,8 +121,8 @@ fn policies_without_limit_pass() {
     limits.service_count = 1;
     let tables = Fixed { limits: Some(limits), charge: Some(Charge::OverPackets), ..UNLISTED };
     assert_eq!(decide(&packet(), udp, &tables, &Nanos(1)), Reason::Passed);
-    let http = || Ok(Transport { protocol: 6, port: Some(Port::new(80)), path_mtu: false });
+    let http = || Ok(Transport::with_port(6, 80));
     assert_eq!(decide(&packet(), http, &tables, &Nanos(1)), Reason::PacketRate);
-    let path_mtu = || Ok(Transport { protocol: 1, port: None, path_mtu: true });
+    let path_mtu = || Ok(Transport::path_mtu(1));
     assert_eq!(decide(&packet(), path_mtu, &tables, &Nanos(1)), Reason::PacketRate);
 }

@@ -35,12 +35,11 @@ fn words(count: usize) -> Vec<AtomicU64> {
 struct Tables {
     level: Vec<AtomicU64>,
     wide: Vec<AtomicU64>,
-    lengths_v4: Vec<AtomicU64>,
+    lengths_v4: [AtomicU64; v4::LENGTH_WORDS],
     exact_v4: Vec<v4::Bucket<AtomicU64>>,
     filter: Vec<AtomicU64>,
-    short: Vec<AtomicU64>,
-    any_short: AtomicU64,
-    long: Vec<AtomicU64>,
+    short: [AtomicU64; v6::LENGTH_WORDS],
+    long: [AtomicU64; v6::LENGTH_WORDS + 1],
     exact_v6: Vec<v6::Bucket<AtomicU64>>,
 }
 
@@ -53,12 +52,11 @@ impl Tables {
         Self {
             level: words(v4::LEVEL_WORDS),
             wide: words(v4::WIDE_WORDS),
-            lengths_v4: words(v4::LENGTH_WORDS),
+            lengths_v4: Default::default(),
             exact_v4: buckets(1),
             filter: words(v6::FILTER_WORDS),
-            short: words(v6::LENGTH_WORDS),
-            any_short: AtomicU64::new(0),
-            long: words(v6::LENGTH_WORDS + 1),
+            short: Default::default(),
+            long: Default::default(),
             exact_v6: buckets(1),
         }
     }
@@ -69,8 +67,8 @@ impl Tables {
     }
 
     fn v6(&self) -> v6::Writer<'_> {
-        let Self { filter, short, any_short, long, exact_v6: exact, .. } = self;
-        v6::Writer { filter, short, any_short, long, exact, secret: SECRET }
+        let Self { filter, short, long, exact_v6: exact, .. } = self;
+        v6::Writer { filter, short, long, exact, secret: SECRET }
     }
 
     fn set(&mut self, prefix: Prefix, listed: Listed) {
@@ -204,9 +202,14 @@ fn case(seed: u64, steps: u64) {
     tables.tidy();
     let zero =
         |words: &[AtomicU64]| words.iter().all(|word| word.load(std::sync::atomic::Ordering::SeqCst) == 0);
-    for words in
-        [&tables.level, &tables.wide, &tables.lengths_v4, &tables.filter, &tables.short, &tables.long]
-    {
+    for words in [
+        tables.level.as_slice(),
+        &tables.wide,
+        &tables.lengths_v4,
+        &tables.filter,
+        &tables.short,
+        &tables.long,
+    ] {
         assert!(zero(words), "seed {seed}: empty tables are not all zeros after tidying");
     }
 }

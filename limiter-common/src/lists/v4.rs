@@ -61,8 +61,8 @@ pub trait Memory {
     fn bucket(&self, index: u32) -> Option<&Bucket<Self::Word>>;
     /// How many buckets there are: a power of two.
     fn buckets(&self) -> u32;
-    /// Below [`LENGTH_WORDS`]. Each byte is the length of some prefix that is not a host, plus 1; or 0.
-    fn lengths(&self, index: u32) -> Option<&Self::Word>;
+    /// Each byte is the length of some prefix that is not a host, plus 1; or 0. If the first word is 0, all are.
+    fn lengths(&self) -> Option<&[Self::Word; LENGTH_WORDS]>;
     fn secret(&self) -> [u64; 2];
 
     /// `so_far`, and what the exact table says of the prefix with this [`key`]. The kernel makes it a function of its
@@ -110,7 +110,7 @@ pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
         ALLOWED => return Some(Listed::ALLOWED),
         _ => {}
     }
-    if memory.wide(cell >> 6)?.load() >> (cell & 63) & 1 != 0 {
+    if memory.lengths()?[0].load() != 0 && memory.wide(cell >> 6)?.load() >> (cell & 63) & 1 != 0 {
         return None;
     }
     let key = key(address, 32);
@@ -143,9 +143,9 @@ pub fn closer<M: Memory>(memory: &M, address: u32) -> Listed {
     if !wide {
         return listed;
     }
-    for index in 0..LENGTH_WORDS as u32 {
-        let Some(lengths) = memory.lengths(index) else { continue };
-        let mut lengths = lengths.load();
+    let Some(lengths) = memory.lengths() else { return listed };
+    for word in lengths {
+        let mut lengths = word.load();
         for _ in 0..8 {
             let length = (lengths & 0xff) as u32;
             if length != 0 {

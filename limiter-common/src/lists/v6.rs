@@ -45,12 +45,10 @@ pub trait Memory {
     fn bucket(&self, index: u32) -> Option<&Bucket<Self::Word>>;
     /// How many buckets there are: a power of two.
     fn buckets(&self) -> u32;
-    /// Below [`LENGTH_WORDS`]. Each byte is a length in use below 64, plus 1; or 0.
-    fn short(&self, index: u32) -> Option<&Self::Word>;
-    /// 0 if no length below 64 is in use.
-    fn any_short(&self) -> Option<&Self::Word>;
-    /// Below [`LENGTH_WORDS`] + 1. The same of lengths from 64 to 128.
-    fn long(&self, index: u32) -> Option<&Self::Word>;
+    /// Each byte is a length in use below 64, plus 1; or 0. If the first word is 0, all are.
+    fn short(&self) -> Option<&[Self::Word; LENGTH_WORDS]>;
+    /// The same of lengths from 64 to 128.
+    fn long(&self) -> Option<&[Self::Word; LENGTH_WORDS + 1]>;
     fn secret(&self) -> [u64; 2];
 
     /// `so_far`, and what the exact table says of exactly this prefix. The kernel makes it a function of its own, which
@@ -108,7 +106,7 @@ const fn filter_bit(high: u64, length: u32, secret: [u64; 2]) -> (u32, u32) {
 /// [`lookup`], if it can be told from the filter alone: nothing is listed in the /64, and no shorter prefix anywhere.
 #[inline(always)]
 pub fn quick<M: Memory>(memory: &M, high: u64) -> Option<Listed> {
-    let shorter = memory.any_short().is_none_or(|word| word.load() != 0);
+    let shorter = memory.short()?[0].load() != 0;
     (!shorter && !filtered(memory, high, 64)).then_some(Listed::NONE)
 }
 
@@ -119,9 +117,9 @@ pub fn lookup<M: Memory>(memory: &M, high: u64, low: u64) -> Listed {
     if filtered(memory, high, 64) {
         listed = long(memory, high, low);
     }
-    for index in 0..LENGTH_WORDS as u32 {
-        let Some(lengths) = memory.short(index) else { continue };
-        let mut lengths = lengths.load();
+    let Some(lengths) = memory.short() else { return listed };
+    for word in lengths {
+        let mut lengths = word.load();
         for _ in 0..8 {
             if lengths == 0 {
                 break;
@@ -142,9 +140,9 @@ pub fn lookup<M: Memory>(memory: &M, high: u64, low: u64) -> Listed {
 #[inline(always)]
 fn long<M: Memory>(memory: &M, high: u64, low: u64) -> Listed {
     let mut listed = Listed::NONE;
-    for index in 0..=LENGTH_WORDS as u32 {
-        let Some(lengths) = memory.long(index) else { continue };
-        let mut lengths = lengths.load();
+    let Some(lengths) = memory.long() else { return listed };
+    for word in lengths {
+        let mut lengths = word.load();
         for _ in 0..8 {
             if lengths == 0 {
                 break;

@@ -56,7 +56,8 @@ pub(crate) fn transport<F: Frame + ?Sized>(
     header: &Header,
     lengths: Lengths,
 ) -> Result<Transport, Reason> {
-    let available = frame.len().saturating_sub(header.at);
+    // The header lies within the frame: it was read.
+    let available = frame.len().wrapping_sub(header.at);
     let total_len = if header.total_len == 0 && lengths.super_frames { available } else { header.total_len };
     if header.header_len < MIN_HEADER || header.header_len > total_len || total_len > available {
         return Err(Reason::IpLength);

@@ -64,7 +64,8 @@ pub(crate) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Pack
 /// Bytes behind the fixed header.
 #[inline(always)]
 fn payload_len<F: Frame + ?Sized>(frame: &F, header: &Header, lengths: Lengths) -> Result<usize, Reason> {
-    let available = frame.len().saturating_sub(header.at + HEADER);
+    // The header lies within the frame: it was read.
+    let available = frame.len().wrapping_sub(header.at + HEADER);
     match header.payload_len {
         0 if lengths.super_frames => Ok(available),
         // Zero announces a jumbogram (RFC 2675), which no Ethernet carries; only "nothing follows" is honest.

@@ -4,7 +4,7 @@ use network_types::ip::IpProto;
 
 use super::Lengths;
 use crate::frame::Frame;
-use crate::packet::{Fragment, Port, Transport};
+use crate::packet::{Fragment, Transport};
 use crate::reason::Reason;
 
 const TCP: u8 = IpProto::Tcp as u8;
@@ -73,7 +73,7 @@ pub(super) fn ports<F: Frame + ?Sized>(
         _ => return Ok(Transport::opaque(protocol)),
     };
     match port {
-        Some(port) => Ok(Transport { protocol, port: Some(Port::new(port)), path_mtu: false }),
+        Some(port) => Ok(Transport::with_port(protocol, port)),
         None => Err(Reason::TransportHeader),
     }
 }
@@ -106,7 +106,7 @@ fn sctp<F: Frame + ?Sized>(frame: &F, payload: Payload) -> Option<u16> {
 pub(super) fn icmp<F: Frame + ?Sized>(frame: &F, payload: Payload) -> Result<Transport, Reason> {
     let [kind, code] = icmp_kind(frame, payload)?;
     let path_mtu = kind == ICMP_UNREACHABLE && code == ICMP_FRAGMENTATION_NEEDED;
-    Ok(Transport { protocol: ICMP, port: None, path_mtu })
+    Ok(if path_mtu { Transport::path_mtu(ICMP) } else { Transport::opaque(ICMP) })
 }
 
 #[inline(always)]
@@ -120,7 +120,7 @@ pub(super) fn icmpv6<F: Frame + ?Sized>(
     if fragment_header && ICMPV6_NEIGHBOUR_DISCOVERY.contains(&kind) {
         return Err(Reason::TinyFragment);
     }
-    Ok(Transport { protocol: ICMPV6, port: None, path_mtu: kind == ICMPV6_PACKET_TOO_BIG })
+    Ok(if kind == ICMPV6_PACKET_TOO_BIG { Transport::path_mtu(ICMPV6) } else { Transport::opaque(ICMPV6) })
 }
 
 #[inline(always)]

@@ -13,9 +13,11 @@ fn limits(services: &[Service]) -> Box<Limits> {
 }
 
 fn found(limits: &Limits, protocol: u8, port: Option<u16>) -> Option<u32> {
-    limits
-        .service(&Transport { protocol, port: port.map(crate::Port::new), path_mtu: false })
-        .map(|policy| policy.id)
+    let transport = match port {
+        Some(port) => Transport::with_port(protocol, port),
+        None => Transport::opaque(protocol),
+    };
+    limits.service(&transport).map(|policy| policy.id)
 }
 
 /// Each of any number of services is found, and nothing between them.

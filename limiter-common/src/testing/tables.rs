@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use crate::abi::{Entry, Limits};
+use crate::lists::Listed;
 use crate::parse::Lengths;
 use crate::slots::{self, Charge, Key, Policy, Rates, Set};
 use crate::{Address, Nanos, Prefix, Tables};
@@ -109,8 +110,8 @@ impl MemoryTables {
 }
 
 impl Tables for MemoryTables {
-    fn entry(&self, source: &Address) -> Entry {
-        self.installed.entry(source)
+    fn listed(&self, source: &Address) -> Listed {
+        Listed::from_entry(self.installed.entry(source))
     }
 
     fn lengths(&self) -> Lengths {

@@ -93,11 +93,11 @@ directory = "/sys/fs/bpf/limiter"
     assert_eq!(Some(all.bits), Quota::bits(200_000_000, 25_000_000));
     let path_mtu = Quota::packets(200, 400).unwrap().without_gate();
     assert_eq!(interface.limits.policies[POLICY_PATH_MTU].packets, path_mtu);
-    let dns = Transport { protocol: 17, port: Some(Port::new(53)), path_mtu: false };
+    let dns = Transport::with_port(17, 53);
     let service = interface.limits.service(&dns).unwrap();
     assert_eq!(Some(service.packets), Quota::packets(200, 400));
     assert!(service.bits.is_unlimited());
-    assert_eq!(interface.limits.service(&Transport { port: Some(Port::new(54)), ..dns }), None);
+    assert_eq!(interface.limits.service(&Transport::with_port(17, 54)), None);
 }
 
 #[test]
@@ -115,7 +115,10 @@ listen = false
     let config = config(text);
     assert_eq!(config.metrics, None);
     let rate = |interface: usize, protocol, port: Option<u16>| {
-        let transport = Transport { protocol, port: port.map(Port::new), path_mtu: false };
+        let transport = match port {
+            Some(port) => Transport::with_port(protocol, port),
+            None => Transport::opaque(protocol),
+        };
         config.interfaces[interface].limits.service(&transport).map(|policy| policy.packets)
     };
     for interface in [0, 1] {

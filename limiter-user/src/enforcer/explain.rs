@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 
 use limiter_common::abi::{Entry, Limits};
+use limiter_common::lists::Listed;
 use limiter_common::parse::Lengths;
 use limiter_common::slots::Charge;
-use limiter_common::{Address, Nanos, Packet, Port, Reason, Tables, Transport, decide};
+use limiter_common::{Address, Nanos, Packet, Reason, Tables, Transport, decide};
 
 use super::{Error, Lookup, Question};
 use crate::config::{Config, Interface};
@@ -31,10 +32,10 @@ pub(super) fn explain(
         let detail = format!("there is no interface {name} in the configuration");
         return Err(Error::Invalid { detail, items: Vec::new() });
     }
-    let transport = Transport {
-        protocol: question.protocol.unwrap_or(NO_PROTOCOL),
-        port: question.port.map(Port::new),
-        path_mtu: false,
+    let protocol = question.protocol.unwrap_or(NO_PROTOCOL);
+    let transport = match question.port {
+        Some(port) => Transport::with_port(protocol, port),
+        None => Transport::opaque(protocol),
     };
     let judged = |limits: Option<&Limits>| judge(address, transport, lookup.entry, limits, lookup.now.boot);
 
@@ -92,8 +93,8 @@ struct View<'a> {
 }
 
 impl Tables for View<'_> {
-    fn entry(&self, _: &Address) -> Entry {
-        self.entry
+    fn listed(&self, _: &Address) -> Listed {
+        Listed::from_entry(self.entry)
     }
 
     fn lengths(&self) -> Lengths {

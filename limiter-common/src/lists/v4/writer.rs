@@ -6,7 +6,8 @@ use super::{
     ALLOW, Bucket, KEY_AT, LENGTH_WORDS, Memory, REMOVED, TWIN, WIDE_WORDS, WORDS, deadline, key, places,
     probe,
 };
-use crate::lists::{FOR_GOOD, Listed, NoPlace};
+use crate::lists::lengths::{keep_lengths, use_length};
+use crate::lists::{FOR_GOOD, Listed, NoPlace, store};
 
 /// Even bits: the lower ones of all cells of a level word.
 const LOW: u64 = 0x5555_5555_5555_5555;
@@ -20,8 +21,7 @@ pub struct Writer<'a> {
     pub level: &'a [AtomicU64],
     /// [`WIDE_WORDS`].
     pub wide: &'a [AtomicU64],
-    /// [`LENGTH_WORDS`].
-    pub lengths: &'a [AtomicU64],
+    pub lengths: &'a [AtomicU64; LENGTH_WORDS],
     /// A power of two.
     pub exact: &'a [Bucket<AtomicU64>],
     /// The same for as long as the tables exist.
@@ -47,8 +47,8 @@ impl Memory for Writer<'_> {
         u32::try_from(self.exact.len()).unwrap_or(u32::MAX)
     }
 
-    fn lengths(&self, index: u32) -> Option<&AtomicU64> {
-        self.lengths.get(index as usize)
+    fn lengths(&self) -> Option<&[AtomicU64; LENGTH_WORDS]> {
+        Some(self.lengths)
     }
 
     fn secret(&self) -> [u64; 2] {
@@ -111,7 +111,7 @@ impl Writer<'_> {
     fn raise(&self, address: u32, length: u32, action: u64, deadline: u64) -> Result<(), NoPlace> {
         let host = length == 32;
         if !host {
-            self.use_length(length);
+            use_length(self.lengths, length);
         }
         let entry = key(address, length) << KEY_AT | action;
         let twin = match self.find(entry ^ ALLOW) {
@@ -211,24 +211,6 @@ impl Writer<'_> {
         })
     }
 
-    fn use_length(&self, length: u32) {
-        let byte = u64::from(length) + 1;
-        let words = self.lengths.iter();
-        let bytes = words.flat_map(|word| (0..8).map(move |at| (word, at * 8)));
-        let mut free = None;
-        for (word, at) in bytes {
-            match word.load(Ordering::Relaxed) >> at & 0xff {
-                found if found == byte => return,
-                0 if free.is_none() => free = Some((word, at)),
-                _ => {}
-            }
-        }
-        // There are as many bytes as lengths.
-        if let Some((word, at)) = free {
-            word.store(word.load(Ordering::Relaxed) | byte << at, Ordering::Release);
-        }
-    }
-
     /// Marks the /24s of a prefix.
     fn widen(&self, address: u32, length: u32) {
         for (index, cells) in cells(address, length, 64) {
@@ -292,11 +274,7 @@ impl Writer<'_> {
         for (word, new) in self.wide.iter().zip(scratch.wide.iter()) {
             store(word, *new);
         }
-        for word in self.lengths {
-            let used = |byte: u64| byte != 0 && bit(&lengths, byte as usize - 1);
-            let bytes = (0..8).map(|at| (word.load(Ordering::Relaxed) >> (at * 8) & 0xff, at * 8));
-            store(word, bytes.filter(|(byte, _)| used(*byte)).fold(0, |all, (byte, at)| all | byte << at));
-        }
+        keep_lengths(self.lengths, |length| bit(&lengths, length));
         let full = |index: usize| bit(scratch.overflowed, index);
         for (_, bucket) in self.exact.iter().enumerate().filter(|(index, _)| !full(*index)) {
             for word in bucket.iter().rev().take_while(|word| word.load(Ordering::Relaxed) <= REMOVED) {
@@ -387,13 +365,6 @@ fn each(words: &mut [u64], cells: impl Iterator<Item = (usize, u64)>, make: impl
         if let Some(word) = words.get_mut(index) {
             *word = make(*word, cells);
         }
-    }
-}
-
-/// Without dirtying the cache line of other CPUs if nothing changes.
-fn store(word: &AtomicU64, new: u64) {
-    if word.load(Ordering::Relaxed) != new {
-        word.store(new, Ordering::Release);
     }
 }
 

@@ -3,18 +3,16 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Bucket, ENTRIES, Key, LENGTH_WORDS, Memory, Slot, TURN_AT, filter_bit, probe};
-use crate::lists::{DEADLINE_BITS, FOR_GOOD, Listed, NoPlace};
+use crate::lists::lengths::{keep_lengths, use_length};
+use crate::lists::{DEADLINE_BITS, FOR_GOOD, Listed, NoPlace, store};
 
 /// The tables, for the one who writes them.
 #[derive(Debug, Clone, Copy)]
 pub struct Writer<'a> {
     /// [`super::FILTER_WORDS`].
     pub filter: &'a [AtomicU64],
-    /// [`LENGTH_WORDS`].
-    pub short: &'a [AtomicU64],
-    pub any_short: &'a AtomicU64,
-    /// [`LENGTH_WORDS`] + 1.
-    pub long: &'a [AtomicU64],
+    pub short: &'a [AtomicU64; LENGTH_WORDS],
+    pub long: &'a [AtomicU64; LENGTH_WORDS + 1],
     /// A power of two.
     pub exact: &'a [Bucket<AtomicU64>],
     /// The same for as long as the tables exist.
@@ -36,16 +34,12 @@ impl Memory for Writer<'_> {
         u32::try_from(self.exact.len()).unwrap_or(u32::MAX)
     }
 
-    fn short(&self, index: u32) -> Option<&AtomicU64> {
-        self.short.get(index as usize)
+    fn short(&self) -> Option<&[AtomicU64; LENGTH_WORDS]> {
+        Some(self.short)
     }
 
-    fn any_short(&self) -> Option<&AtomicU64> {
-        Some(self.any_short)
-    }
-
-    fn long(&self, index: u32) -> Option<&AtomicU64> {
-        self.long.get(index as usize)
+    fn long(&self) -> Option<&[AtomicU64; LENGTH_WORDS + 1]> {
+        Some(self.long)
     }
 
     fn secret(&self) -> [u64; 2] {
@@ -77,7 +71,6 @@ impl Writer<'_> {
         if !listed.is_none() {
             if length < 64 {
                 use_length(self.short, length);
-                store(self.any_short, 1);
             } else {
                 use_length(self.long, length);
             }
@@ -195,16 +188,9 @@ impl Writer<'_> {
         for (word, new) in self.filter.iter().zip(scratch.filter.iter()) {
             store(word, *new);
         }
-        for word in self.short.iter().chain(self.long) {
-            let used = |byte: u64| {
-                let length = byte.wrapping_sub(1);
-                used.get((length / 64) as usize).is_some_and(|word| word >> (length % 64) & 1 != 0)
-            };
-            let bytes = (0..8).map(|at| (word.load(Ordering::Relaxed) >> (at * 8) & 0xff, at * 8));
-            let kept = bytes.filter(|(byte, _)| *byte != 0 && used(*byte));
-            store(word, kept.fold(0, |all, (byte, at)| all | byte << at));
-        }
-        store(self.any_short, u64::from(used[0] != 0));
+        let used = |length| used.get(length / 64).is_some_and(|word| word >> (length % 64) & 1 != 0);
+        keep_lengths(self.short, used);
+        keep_lengths(self.long, used);
     }
 }
 
@@ -235,30 +221,6 @@ fn occupy(slot: &Slot<AtomicU64>, key: Key, listed: Listed) {
 
 fn deadlines(listed: Listed, turn: u64) -> u64 {
     listed.block() | listed.allow() << DEADLINE_BITS | turn << TURN_AT
-}
-
-fn use_length(words: &[AtomicU64], length: u32) {
-    let byte = u64::from(length) + 1;
-    let bytes = words.iter().flat_map(|word| (0..8).map(move |at| (word, at * 8)));
-    let mut free = None;
-    for (word, at) in bytes {
-        match word.load(Ordering::Relaxed) >> at & 0xff {
-            found if found == byte => return,
-            0 if free.is_none() => free = Some((word, at)),
-            _ => {}
-        }
-    }
-    // There are as many bytes as lengths.
-    if let Some((word, at)) = free {
-        word.store(word.load(Ordering::Relaxed) | byte << at, Ordering::Release);
-    }
-}
-
-/// Without dirtying the cache line of other CPUs if nothing changes.
-fn store(word: &AtomicU64, new: u64) {
-    if word.load(Ordering::Relaxed) != new {
-        word.store(new, Ordering::Release);
-    }
 }
 
 const _: () = assert!(ENTRIES * size_of::<Slot<u64>>() == 128 && LENGTH_WORDS * 8 == 64);

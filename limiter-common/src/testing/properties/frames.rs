@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::Input;
 use crate::abi::{Entry, Limits};
+use crate::lists::Listed;
 use crate::parse::{self, Header, Lengths};
 use crate::slots::Charge;
 use crate::testing::frames::{DESTINATION_V4, DESTINATION_V6, SOURCE_V4, SOURCE_V6};
@@ -17,8 +18,8 @@ struct Same {
 }
 
 impl Tables for Same {
-    fn entry(&self, _: &Address) -> Entry {
-        self.entry
+    fn listed(&self, _: &Address) -> Listed {
+        Listed::from_entry(self.entry)
     }
 
     fn lengths(&self) -> Lengths {
@@ -35,7 +36,8 @@ impl Tables for Same {
 }
 
 const FOREVER: u64 = u64::MAX;
-const NOW: Nanos = Nanos(1);
+/// A moment that deadlines in their unit can have.
+const NOW: Nanos = Nanos(5 << 28);
 
 fn verdict(frame: &[u8], block_until: u64, allow_until: u64, super_frames: bool) -> Reason {
     judge(frame, &Same { entry: Entry { block_until, allow_until }, super_frames }, &NOW)
@@ -49,7 +51,7 @@ pub fn parse_is_total(frame: &[u8]) {
             let Ok(transport) = parse::transport(frame, &header, Lengths { super_frames }) else {
                 continue;
             };
-            assert!(transport.port.is_none() || !transport.path_mtu, "{transport:?}");
+            assert!(transport.port().is_none() || !transport.is_path_mtu(), "{transport:?}");
         }
     }
 }

@@ -178,16 +178,9 @@ impl Tables {
     }
 
     fn v6(&self) -> v6::Writer<'_> {
-        let Lengths { v6_short: short, v6_any_short: any_short, v6_long: long, .. } = self.lengths();
+        let Lengths { v6_short: short, v6_long: long, .. } = self.lengths();
         let [_, Exact { memory, .. }] = &self.exact;
-        v6::Writer {
-            filter: self.filter.words(),
-            short,
-            any_short,
-            long,
-            exact: memory.values(),
-            secret: self.secret,
-        }
+        v6::Writer { filter: self.filter.words(), short, long, exact: memory.values(), secret: self.secret }
     }
 
     fn get(&self, prefix: Prefix) -> Listed {

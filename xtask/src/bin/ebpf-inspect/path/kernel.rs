@@ -82,8 +82,8 @@ fn list(maps: &mut [Map], secret: [u64; 2], lists: &[(Prefix, Entry)]) -> Result
         (0..abi::EXACT_V6.entries).map(|_| Default::default()).collect();
     let lengths = Lengths::default();
     let v4 = v4::Writer { level: &level, wide: &wide, lengths: &lengths.v4, exact: &exact_v4, secret };
-    let Lengths { v6_short: short, v6_any_short: any_short, v6_long: long, .. } = &lengths;
-    let v6 = v6::Writer { filter: &filter, short, any_short, long, exact: &exact_v6, secret };
+    let Lengths { v6_short: short, v6_long: long, .. } = &lengths;
+    let v6 = v6::Writer { filter: &filter, short, long, exact: &exact_v6, secret };
     for (prefix, entry) in lists {
         let (length, listed) = (prefix.length().into(), Listed::from_entry(*entry));
         let done = match prefix.address() {
