@@ -1,9 +1,9 @@
 use std::path::Path;
 
+use limiter_common::Transport;
 use limiter_common::abi::{CELLS, GATE, POLICY_ALL, POLICY_PATH_MTU};
 use limiter_common::gcra::Quota;
 use limiter_common::slots::Share;
-use limiter_common::{Port, Transport};
 
 use super::*;
 

@@ -23,8 +23,6 @@ pub(super) unsafe trait Words {}
 unsafe impl Words for AtomicU64 {}
 // SAFETY: an array of them.
 unsafe impl Words for v4::Bucket<AtomicU64> {}
-// SAFETY: a structure of arrays of them, without padding.
-unsafe impl Words for Lengths<AtomicU64> {}
 // SAFETY: an array of structures of four of them, without padding.
 unsafe impl Words for v6::Bucket<AtomicU64> {}
 // SAFETY: likewise, and arrays of them.
