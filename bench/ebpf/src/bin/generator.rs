@@ -41,6 +41,7 @@ mod program {
     const MOST_WASTE: u64 = 1 << 12;
 
     #[xdp(frags)]
+    #[expect(clippy::cast_possible_truncation, reason = "what the loader sets fits")]
     pub fn generator(ctx: XdpContext) -> u32 {
         let (Some(Source::V4(address)), Some(packets)) = (source(&ctx), PACKETS.get_ptr_mut(0)) else {
             return XDP_ABORTED;
@@ -66,7 +67,7 @@ mod program {
             }
         }
         // SAFETY: has no requirements.
-        unsafe { bpf_redirect(INTERFACE.get() as u32, 0) as u32 }
+        unsafe { bpf_redirect(INTERFACE.get() as u32, 0).cast_unsigned() as u32 }
     }
 
     /// Computes for `steps` times the same few cycles.
@@ -84,6 +85,7 @@ mod program {
 
     /// Of the IPv4 header with this source (RFC 1071).
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "of a sum that is folded, and of few words")]
     fn checksum(source: u32) -> u16 {
         let sum = SUM.get() as u32 + (source >> 16) + (source & 0xffff);
         let sum = (sum & 0xffff) + (sum >> 16);
