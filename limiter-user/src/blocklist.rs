@@ -238,13 +238,18 @@ impl Blocklist {
 
     /// Makes edits, of which no two may have the same key.
     pub fn apply(&mut self, edits: Vec<Edit>) -> Outcome {
+        let mut outcome = Outcome::default();
+        if alike(&edits) {
+            self.step(edits, &mut outcome);
+            self.compact_expiries();
+            return outcome;
+        }
         let mut steps: [Vec<Edit>; 4] = Default::default();
         for edit in edits {
             if let Some(step) = steps.get_mut(self.step_of(&edit) as usize) {
                 step.push(edit);
             }
         }
-        let mut outcome = Outcome::default();
         for edits in steps {
             self.step(edits, &mut outcome);
         }
@@ -252,7 +257,7 @@ impl Blocklist {
         outcome
     }
 
-    /// Makes edits that all raise, or all lower, the same action.
+    /// Makes edits whose order does not matter: they all raise, or all lower, the same action, or are [`alike`].
     fn step(&mut self, edits: Vec<Edit>, outcome: &mut Outcome) {
         for edit in edits {
             let key = edit.key();
@@ -452,6 +457,17 @@ impl Blocklist {
     pub fn entries(&self) -> impl Iterator<Item = Change> {
         self.claims.unions().map(|(prefix, entry)| Change { prefix, entry })
     }
+}
+
+/// Whether all of `edits` claim the same until the same moment, as those of an import do. Then each of them leaves its
+/// prefix as it was or as it shall be until that moment, so their order does not matter.
+fn alike(edits: &[Edit]) -> bool {
+    let said = |edit: &Edit| match edit {
+        Edit::Set(Claim { key, terms }) => Some((key.action, terms.until)),
+        Edit::Remove(_) => None,
+    };
+    let first = edits.first().and_then(said);
+    first.is_some() && edits.iter().all(|edit| said(edit) == first)
 }
 
 #[cfg(test)]

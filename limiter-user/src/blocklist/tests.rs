@@ -25,9 +25,9 @@ impl Random {
     }
 }
 
-/// A moment, about an eighth of a second long.
+/// A moment of some seconds, which the kernel's rounding leaves as it is.
 fn at(moment: u64) -> Nanos {
-    Nanos(moment << 27)
+    Nanos(moment << 32)
 }
 
 fn moments_later(now: Nanos, moments: u64) -> Nanos {
@@ -121,7 +121,16 @@ fn random_prefix(random: &mut Random, addresses: &[Address]) -> Prefix {
 
 fn random_edits(random: &mut Random, addresses: &[Address], owners: &[OwnerId], now: Nanos) -> Vec<Edit> {
     let mut edits = BTreeMap::new();
+    // What an import would do.
+    let alike = (random.below(4) == 0)
+        .then(|| (random.pick(&[Action::Block, Action::Allow]), moments_later(now, 1 + random.below(20))));
     for _ in 0..=random.below(6) {
+        if let Some((action, until)) = alike {
+            let key = Key { prefix: random_prefix(random, addresses), action, owner: owners[0] };
+            let terms = Terms { until, created: 3, actor: None, reason: None };
+            edits.insert(key, Edit::Set(Claim { key, terms }));
+            continue;
+        }
         let action = random.pick(&[Action::Block, Action::Allow]);
         let key = Key { prefix: random_prefix(random, addresses), action, owner: random.pick(owners) };
         let edit = if random.below(3) == 0 {
@@ -130,7 +139,7 @@ fn random_edits(random: &mut Random, addresses: &[Address], owners: &[OwnerId], 
             let until =
                 if random.below(3) == 0 { Nanos::NEVER } else { moments_later(now, 1 + random.below(20)) };
             let reason = (random.below(2) == 0).then(|| Arc::from(format!("reason {}", random.below(3))));
-            Edit::Set(Claim { key, terms: Terms { until, created: now.0 >> 27, actor: Some(7), reason } })
+            Edit::Set(Claim { key, terms: Terms { until, created: now.0 >> 32, actor: Some(7), reason } })
         };
         edits.insert(key, edit);
     }
@@ -347,7 +356,7 @@ fn what_differs_by_rounding_only_stays() {
     for by in [-1, 1] {
         let other = |change: &Change| Change {
             entry: Entry {
-                block_until: change.entry.block_until.wrapping_add_signed(by << 31),
+                block_until: change.entry.block_until.wrapping_add_signed(by << 35),
                 allow_until: 0,
             },
             ..*change
