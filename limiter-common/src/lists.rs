@@ -13,10 +13,11 @@
 //! An entry is one prefix with two deadlines, blocked until and allowed until. What is in force for an address is the
 //! union of all entries that contain it, at any moment, so an expired entry neither lingers nor hides another one.
 //!
-//! **Writing** is for one writer, by plain stores of words of 64 bits, in an order that shows no reader a wrong state. Every
-//! entry stays where it is while it exists; a place is taken again only by writing a whole word. What is an entry comes
-//! before the small level that leads to it, and goes after it. The small levels only ever err towards looking closer;
-//! `tidy` makes them precise again after removals. Growing means to fill a larger exact table, and to swap the program.
+//! **Writing** is for one writer, by plain stores of words of 64 bits, in an order that shows no reader a wrong state. An
+//! entry that makes room for another one is in both of its places before it leaves the first; a place is taken again only by
+//! writing a whole word. What is an entry comes before the small level that leads to it, and goes after it. The small
+//! levels only ever err towards looking closer; `tidy` makes them precise again after removals. Growing means to fill
+//! a larger exact table, and to swap the program.
 
 #[cfg(target_has_atomic = "64")]
 mod lengths;
