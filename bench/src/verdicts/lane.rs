@@ -28,8 +28,10 @@ pub(super) struct Traffic {
 /// nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Expected {
+    /// This share is dropped, by chance.
+    Share(f64),
     /// This share is dropped, give or take `within`.
-    Dropped { share: f64, within: f64 },
+    About { share: f64, within: f64 },
     /// One source, which is over its limit: no more pass than the limit says.
     Limited(Limit),
     /// It is not known: the program is judged elsewhere.
@@ -104,14 +106,12 @@ impl Lane {
         #[expect(clippy::cast_precision_loss, reason = "far less than 2^53")]
         let (dropped, passed, sent) = (verdicts.dropped as f64, verdicts.passed as f64, self.sent as f64);
         match self.expected {
-            Expected::Dropped { share, within } => {
-                let measured = dropped / sent;
-                ensure!(
-                    (measured - share).abs() <= within,
-                    "{name} dropped {measured:.4} of {sent} packets instead of {share:.4}: {}",
-                    self.subject.reasons()
-                );
+            Expected::Share(share) => {
+                // Six standard deviations, and some for short lists, which are drawn by chance too.
+                let within = 6.0 * (share * (1.0 - share) / sent).sqrt() + share * (1.0 - share) / 500.0;
+                self.is_about(dropped / sent, share, within)?;
             }
+            Expected::About { share, within } => self.is_about(dropped / sent, share, within)?,
             Expected::Limited(Limit { rate, burst }) => {
                 let most = (f64::from(burst) + f64::from(rate) * start.elapsed().as_secs_f64()) * 1.05;
                 ensure!(
@@ -123,5 +123,16 @@ impl Lane {
             Expected::Anything => {}
         }
         Ok(Some(verdicts))
+    }
+
+    fn is_about(&self, measured: f64, share: f64, within: f64) -> anyhow::Result<()> {
+        ensure!(
+            (measured - share).abs() <= within,
+            "{} dropped {measured:.5} of {} packets instead of {share:.5}, give or take {within:.5}: {}",
+            self.name(),
+            self.sent,
+            self.subject.reasons()
+        );
+        Ok(())
     }
 }

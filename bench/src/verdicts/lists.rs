@@ -137,8 +137,15 @@ impl List {
 
     /// Share of all packets of [any source](crate::model::Model::Any) that comes from a listed one.
     pub(super) fn share(&self) -> f64 {
+        // Octets that packets come from: twice as often from 63 as from each other, see `sources`.
+        const OCTETS: f64 = 223.0;
+        const OFTEN: u32 = 63;
+        let addresses = OCTETS * f64::from(1 << 24);
         match &self.entries {
-            Entries::Sources { family: Family::V4, count } => f64::from(*count) / f64::from(222_u32 << 24),
+            // The listed ones are drawn likewise.
+            Entries::Sources { family: Family::V4, count } => {
+                f64::from(*count) * (OCTETS + 2.0) / OCTETS / addresses
+            }
             Entries::Sources { family: Family::V6, .. } => 0.0,
             Entries::Prefixes(prefixes) => {
                 // Where prefixes start, and how far the widest of them reaches.
@@ -152,15 +159,17 @@ impl List {
                     })
                     .collect();
                 ranges.sort_unstable();
-                let (mut covered, mut next) = (0_u64, 0_u64);
+                let (mut covered, mut next) = (0.0, 0_u64);
                 for (first, last) in ranges {
-                    let (first, end) = (u64::from(first).max(next), u64::from(last) + 1);
-                    covered += end.saturating_sub(first);
+                    let octets = if first >> 24 == OFTEN { 2.0 } else { 1.0 };
+                    let end = u64::from(last) + 1;
+                    let new = end.saturating_sub(next.max(first.into()));
+                    #[expect(clippy::cast_precision_loss, reason = "at most 2^32")]
+                    let new = new as f64;
+                    covered += new * octets;
                     next = next.max(end);
                 }
-                #[expect(clippy::cast_precision_loss, reason = "less than 2^32")]
-                let covered = covered as f64;
-                covered / f64::from(222_u32 << 24)
+                covered / addresses
             }
         }
     }
@@ -206,7 +215,7 @@ mod tests {
             let different: HashSet<u32> = sources.iter().copied().collect();
             assert!(different.len() <= most_different, "{model:?}: {} sources", different.len());
             assert!(different.len() * 3 > most_different, "{model:?}: {} sources", different.len());
-            let honest = |source: &u32| matches!(source.to_be_bytes(), [1..127 | 128..=223, ..]);
+            let honest = |source: &u32| matches!(source >> 24, 1..=126 | 128..=223);
             assert!(different.iter().all(honest), "{model:?}");
         };
         check(Model::Hot, 1.0, 1);

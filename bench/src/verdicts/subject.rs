@@ -144,6 +144,13 @@ impl Subject {
         Ok(Self { name: name.into(), kind: Kind::Bare(object) })
     }
 
+    /// An access to one table, and then to another.
+    pub(super) fn tables(name: &str, words: u32, second: u32) -> anyhow::Result<Self> {
+        let constants = [("STEP", 2), ("MASK", u64::from(words) - 1), ("SECOND_MASK", u64::from(second) - 1)];
+        let object = Object::load(Name::Floor, &constants, &[("table", words), ("second_table", second)])?;
+        Ok(Self { name: name.into(), kind: Kind::Bare(object) })
+    }
+
     /// A single step that has a number.
     pub(super) fn step(name: &str, step: u64) -> anyhow::Result<Self> {
         let object = Object::load(Name::Floor, &[("STEP", step)], &[])?;

@@ -15,15 +15,20 @@ mod program {
     use limiter_bench_ebpf::constant::Constant;
     use limiter_bench_ebpf::packet::{Source, source};
 
-    /// Which step: 0 parsing alone, 1 an access to the table, 2 and more the clocks.
+    /// Which step: 0 parsing alone, 1 an access to the table, 2 one to each of both tables, 3 and more the clocks.
     #[unsafe(no_mangle)]
     static STEP: Constant = Constant::new(0);
-    /// Words in the table less one; their number is a power of two.
+    /// Words in each table less one; their number is a power of two.
     #[unsafe(no_mangle)]
     static MASK: Constant = Constant::new(0);
+    #[unsafe(no_mangle)]
+    static SECOND_MASK: Constant = Constant::new(0);
 
     #[btf_map(name = "table")]
     static TABLE: Array<u64, 1> = Array::new();
+
+    #[btf_map(name = "second_table")]
+    static SECOND_TABLE: Array<u64, 1> = Array::new();
 
     #[xdp(frags)]
     pub fn floor(ctx: XdpContext) -> u32 {
@@ -36,22 +41,31 @@ mod program {
         };
         let word = match STEP.get() {
             0 => source,
-            1 => {
-                let index = source.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & MASK.get();
-                TABLE.get(index as u32).copied().unwrap_or(1)
-            }
+            1 => TABLE.get(index(source, MASK.get())).copied().unwrap_or(1),
+            // The second one only after the first: what is there is zero.
+            2 => match TABLE.get(index(source, MASK.get())) {
+                Some(0) => SECOND_TABLE.get(index(!source, SECOND_MASK.get())).copied().unwrap_or(1),
+                _ => 1,
+            },
             // SAFETY: the clocks have no requirements.
             clock => unsafe {
                 match clock {
-                    2 => bpf_ktime_get_ns(),
-                    3 => bpf_ktime_get_boot_ns(),
-                    4 => bpf_ktime_get_coarse_ns(),
+                    3 => bpf_ktime_get_ns(),
+                    4 => bpf_ktime_get_boot_ns(),
+                    5 => bpf_ktime_get_coarse_ns(),
                     _ => bpf_jiffies64(),
                 }
             },
         };
         // So that the word is needed.
         if word == 1 { XDP_DROP } else { XDP_PASS }
+    }
+
+    /// A word by chance, always the same for the same source.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half of a word")]
+    fn index(source: u64, mask: u64) -> u32 {
+        (source.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & mask) as u32
     }
 
     limiter_bench_ebpf::end_of_program!();
