@@ -43,7 +43,7 @@ pub(super) fn run(lab: &Lab, round: u32, file: &Path, count: u32) -> Result<(Dur
     daemon.wait_ready()?;
     let watched: Vec<Ipv4Addr> =
         (1..=WATCHED).map(|part| listed_v4(part * (count / WATCHED) - 1).into()).collect();
-    let ((start, durable), drops) = probe::watch(lab, &watched, EVERY, |listener| {
+    let ((start, durable), drops) = probe::watch(lab, &watched, EVERY, None, |listener| {
         let mut command = daemon.cli.command(&["block", "import", "--force"]);
         command.arg(file).stdout(Stdio::null()).stderr(Stdio::inherit());
         let start = Instant::now();

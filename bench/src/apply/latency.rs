@@ -1,14 +1,16 @@
 //! From a request to the first packet that is dropped, while the source floods.
 
 use std::net::Ipv4Addr;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use limiter_tests::{Config, Daemon, Lab};
 use serde_json::{Value, json};
 
 use super::probe;
 use super::socket::{Connection, request};
+use crate::machine;
 use crate::report::Spread;
 
 /// Blocks, in the long form and in the short one.
@@ -29,6 +31,18 @@ pub(super) struct Latency {
 
 /// Measures and prints.
 pub(super) fn run(lab: &Lab, quick: bool) -> Result<Latency> {
+    // In a thread of its own, since it stays on one CPU.
+    thread::scope(|scope| {
+        let measured = scope.spawn(|| measure(lab, quick));
+        measured.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn measure(lab: &Lab, quick: bool) -> Result<Latency> {
+    // The flood comes from another machine: daemon and client shall not share their CPU with the one who sends it.
+    let cpus = machine::cpus()?;
+    let [outside, .., host] = cpus.as_slice() else { bail!("it needs two CPUs, one for the flood") };
+    machine::pin(*host)?;
     let mut daemon = Daemon::prepare(lab, "latency", &Config::default())?;
     daemon.launch()?;
     daemon.wait_ready()?;
@@ -38,7 +52,7 @@ pub(super) fn run(lab: &Lab, quick: bool) -> Result<Latency> {
         // From the network for benchmarks (RFC 2544).
         let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + number);
         let request = request(vec![source.to_string()])?;
-        let ((start, answered), drops) = probe::watch(lab, &[source], EVERY, |listener| {
+        let ((start, answered), drops) = probe::watch(lab, &[source], EVERY, Some(*outside), |listener| {
             listener.wait_for(AROUND)?;
             let start = Instant::now();
             connection.send(&request)?;

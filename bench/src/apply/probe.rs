@@ -13,6 +13,8 @@ use limiter_tests::lab::HOST;
 use limiter_tests::traffic::Sender;
 use limiter_tests::{Lab, frames};
 
+use crate::machine;
+
 /// The shortest frame that Ethernet takes, and where in it the number is: behind Ethernet, IPv4 and UDP.
 const FRAME: usize = 60;
 const NUMBER: std::ops::Range<usize> = 42..50;
@@ -25,13 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What is on its way when the sending ends arrives within this time.
 const REST: Duration = Duration::from_millis(2);
 
-/// Sends a datagram of each of `sources` every `every`, until `body` ends. `body` gets what notes those that come
+/// Sends a datagram of each of `sources` every `every`, from `cpu` if there is one, until `body` ends. `body` gets what notes those that come
 /// through, and has to use it at least every second. The result has the moment behind the first drop of each source;
 /// `None` if it was not dropped at the end.
 pub(super) fn watch<T>(
     lab: &Lab,
     sources: &[Ipv4Addr],
     every: Duration,
+    cpu: Option<usize>,
     body: impl FnOnce(&mut Listener<'_>) -> Result<T>,
 ) -> Result<(T, Vec<Option<Instant>>)> {
     let rounds = AtomicUsize::new(0);
@@ -41,7 +44,10 @@ pub(super) fn watch<T>(
         sources.iter().map(|source| frames::udp((*source).into(), FRAME)).collect();
     let stop = AtomicBool::new(false);
     let (outcome, sent) = thread::scope(|scope| {
-        let sending = scope.spawn(|| send(&sender, &mut frames, every, &stop, &rounds));
+        let sending = scope.spawn(|| {
+            cpu.map_or(Ok(()), machine::pin)?;
+            send(&sender, &mut frames, every, &stop, &rounds).context("cannot send")
+        });
         let outcome = {
             let _stop = Stop(&stop);
             body(&mut listener)
@@ -49,7 +55,7 @@ pub(super) fn watch<T>(
         let sent = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (outcome, sent)
     });
-    let (outcome, sent) = (outcome?, sent.context("cannot send")?);
+    let (outcome, sent) = (outcome?, sent?);
     thread::sleep(REST);
     listener.note()?;
     let drops = listener.last.iter().enumerate().map(|(source, last)| {
