@@ -22,6 +22,7 @@ use limiter_common::{Address, Nanos, Prefix};
 
 use crate::config::Action;
 use crate::dataplane::Change;
+use crate::prefixes::Prefixes;
 use claims::{Claims, Stored};
 use expiries::Expiries;
 use lengths::Lengths;
@@ -113,9 +114,16 @@ impl Totals {
 
     /// The same with an entry more for each of `prefixes`.
     #[must_use]
-    pub fn with(mut self, prefixes: impl Iterator<Item = Prefix>) -> Self {
-        prefixes.for_each(|prefix| *self.table(prefix) += 1);
-        self
+    pub fn with(self, prefixes: &Prefixes) -> Self {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let ([v4, v6], [hosts_v4, hosts_v6]) = (prefixes.families(), prefixes.hosts());
+        Self {
+            addresses_v4: self.addresses_v4 + count(hosts_v4),
+            addresses_v6: self.addresses_v6 + count(hosts_v6),
+            prefixes_v4: self.prefixes_v4 + count(v4 - hosts_v4),
+            prefixes_v6: self.prefixes_v6 + count(v6 - hosts_v6),
+            ..self
+        }
     }
 
     /// Accounts for a prefix whose own entry was `before` and is `after`.
@@ -233,7 +241,7 @@ impl Blocklist {
     /// How many entries there are when all of `prefixes`, without duplicates, are listed too.
     #[must_use]
     pub fn totals_with(&self, prefixes: impl Iterator<Item = Prefix>) -> Totals {
-        self.totals.with(prefixes.filter(|prefix| self.claims.at(*prefix).next().is_none()))
+        self.totals.with(&prefixes.filter(|prefix| self.claims.at(*prefix).next().is_none()).collect())
     }
 
     /// Makes edits, of which no two may have the same key.

@@ -12,6 +12,11 @@ impl PrefixV4 {
         Self(u64::from_be_bytes([0, 0, 0, a, b, c, d, length]))
     }
 
+    fn length(self) -> u8 {
+        let [.., length] = self.0.to_be_bytes();
+        length
+    }
+
     pub(crate) fn prefix(self) -> Prefix {
         let [_, _, _, a, b, c, d, length] = self.0.to_be_bytes();
         let address = Address::V4([a, b, c, d]);
@@ -46,6 +51,25 @@ impl Prefixes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many are of IPv4, and of IPv6.
+    #[must_use]
+    pub fn families(&self) -> [usize; 2] {
+        [self.v4.len(), self.v6.len()]
+    }
+
+    /// How many are single addresses of IPv4, and of IPv6.
+    #[must_use]
+    pub fn hosts(&self) -> [usize; 2] {
+        let v4 = self.v4.iter().filter(|packed| packed.length() == 32).count();
+        [v4, self.v6.iter().filter(|prefix| prefix.is_host()).count()]
+    }
+
+    /// Those that are shorter than `v4` bits of IPv4, or `v6` bits of IPv6.
+    pub fn shorter(&self, v4: u8, v6: u8) -> impl Iterator<Item = Prefix> {
+        let all_v4 = self.v4.iter().filter(move |packed| packed.length() < v4).map(|packed| packed.prefix());
+        all_v4.chain(self.v6.iter().copied().filter(move |prefix| prefix.length() < v6))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Prefix> {
@@ -162,6 +186,8 @@ mod tests {
             let expected = SORTED.iter().map(|text| prefix(text)).filter(|inner| outer.covers(*inner));
             assert!(all.within(outer).eq(expected), "{outer}");
         }
+        assert_eq!((all.families(), all.hosts()), ([5, 4], [3, 2]));
+        assert!(all.shorter(9, 33).eq(["10.0.0.0/8", "::/0", "2001:db8::/32"].map(prefix)));
         let mut some = all;
         some.retain(|prefix| prefix.is_host());
         assert_eq!(some.len(), 5);

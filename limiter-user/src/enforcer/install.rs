@@ -45,6 +45,12 @@ impl Installer {
         self.writer.expect(v4, v6);
     }
 
+    /// The same for entries of `prefixes`.
+    pub(super) fn expect_all(&mut self, prefixes: &Prefixes) {
+        let [v4, v6] = prefixes.families();
+        self.writer.expect(v4, v6);
+    }
+
     /// How many entries are not as they shall be.
     pub(super) fn missing(&self) -> u64 {
         self.missing.len() as u64

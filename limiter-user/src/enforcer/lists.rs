@@ -237,7 +237,7 @@ pub(super) fn room(list: &Blocklist, capacity: Capacity, edits: &[Edit]) -> Resu
 pub(super) fn room_for(list: &Blocklist, capacity: Capacity, prefixes: &Prefixes) -> Result<(), String> {
     let now = list.totals();
     // Counting them as new is enough if that fits, and quick.
-    if grown_over(now, now.with(prefixes.iter()), capacity).is_ok() {
+    if grown_over(now, now.with(prefixes), capacity).is_ok() {
         return Ok(());
     }
     grown_over(now, list.totals_with(prefixes.iter()), capacity)

@@ -126,7 +126,7 @@ impl Worker {
     ) -> Option<Import> {
         match self.check_import(action, parsed, options) {
             Ok(Some(admitted)) => {
-                self.kernel.expect(admitted.prefixes().iter());
+                self.kernel.expect_all(admitted.prefixes());
                 Some(Import {
                     admitted,
                     asked: self.asked(options, caller),
