@@ -395,8 +395,15 @@ fn every_verdict_is_that_of_a_plain_model() {
                 ensure!(!current.superseded, "step {step}: {current:?}");
                 grown += u32::from(current.program_id != attached.program_id);
                 attached = current;
-                for _ in 0..8 {
-                    let address = some_address(&mut dice);
+                for turn in 0..12 {
+                    // Some of what the tables are full of, and some that are not in them yet.
+                    let number = u32::try_from(dice.below(filler as usize + 1_000))?;
+                    let address = if turn < 8 { some_address(&mut dice) } else { nth(number) };
+                    let mut model = model.clone();
+                    if turn >= 8 && number < filler {
+                        let Change { prefix, entry } = blocked(Prefix::host(address));
+                        model.push((prefix, entry));
+                    }
                     let before = verdicts(&model, address, now());
                     let found = limiter_user::dataplane::kernel::testrun::passes(
                         attached.program_id,
