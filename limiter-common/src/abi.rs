@@ -87,6 +87,9 @@ pub struct Count {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Lengths<W> {
+    /// 0 if there are no entries of this family at all.
+    pub v4_any: W,
+    pub v6_any: W,
     pub v4: [W; v4::LENGTH_WORDS],
     /// Below 64.
     pub v6_short: [W; v6::LENGTH_WORDS],

@@ -13,5 +13,6 @@ pub(crate) const fn mix(value: u64, [k0, k1]: [u64; 2]) -> u64 {
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "masked to less than `count`, which is 32 bits")]
 pub(crate) const fn low_bits(hash: u64, count: u32) -> u32 {
-    (hash & (count as u64).saturating_sub(1)) as u32
+    // Without places every index is out of bounds, which is noticed where it is used.
+    (hash & (count as u64).wrapping_sub(1)) as u32
 }

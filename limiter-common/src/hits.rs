@@ -9,7 +9,7 @@ use crate::nanos::Nanos;
 use crate::slots::Word;
 
 /// Of so many dropped frames, one is recorded: a power of two.
-pub const SAMPLE: u64 = 16;
+pub const SAMPLE: u64 = 128;
 /// Places in a set.
 pub const WAYS: usize = 4;
 

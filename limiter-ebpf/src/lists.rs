@@ -1,11 +1,22 @@
 //! The lists, in BPF maps.
 
+use limiter_common::abi::Lengths;
 use limiter_common::lists::{Listed, v4, v6};
 
 use crate::word::KernelWord;
 use crate::{globals, maps};
 
-struct Maps;
+/// The maps; what says which lengths are in use is looked up once.
+struct Maps {
+    lengths: &'static Lengths<KernelWord>,
+}
+
+impl Maps {
+    #[inline(always)]
+    fn new() -> Option<Self> {
+        Some(Self { lengths: maps::LENGTHS.get(0)? })
+    }
+}
 
 impl v4::Memory for Maps {
     type Word = KernelWord;
@@ -31,8 +42,13 @@ impl v4::Memory for Maps {
     }
 
     #[inline(always)]
+    fn any(&self) -> Option<&KernelWord> {
+        Some(&self.lengths.v4_any)
+    }
+
+    #[inline(always)]
     fn lengths(&self) -> Option<&[KernelWord; v4::LENGTH_WORDS]> {
-        Some(&maps::LENGTHS.get(0)?.v4)
+        Some(&self.lengths.v4)
     }
 
     #[inline(always)]
@@ -65,13 +81,18 @@ impl v6::Memory for Maps {
     }
 
     #[inline(always)]
+    fn any(&self) -> Option<&KernelWord> {
+        Some(&self.lengths.v6_any)
+    }
+
+    #[inline(always)]
     fn short(&self) -> Option<&[KernelWord; v6::LENGTH_WORDS]> {
-        Some(&maps::LENGTHS.get(0)?.v6_short)
+        Some(&self.lengths.v6_short)
     }
 
     #[inline(always)]
     fn long(&self) -> Option<&[KernelWord; v6::LENGTH_WORDS + 1]> {
-        Some(&maps::LENGTHS.get(0)?.v6_long)
+        Some(&self.lengths.v6_long)
     }
 
     #[inline(always)]
@@ -88,19 +109,22 @@ impl v6::Memory for Maps {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn join_v4(key: u64, so_far: u64) -> u64 {
-    Listed::from_bits(so_far).union(v4::probe(&Maps, key)).to_bits()
+    // There is an entry for it; without it, nothing is listed.
+    let Some(maps) = Maps::new() else { return so_far };
+    Listed::from_bits(so_far).union(v4::probe(&maps, key)).to_bits()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn join_v6(high: u64, low: u64, length: u64, so_far: u64) -> u64 {
-    Listed::from_bits(so_far).union(v6::probe(&Maps, v6::Key { high, low, length })).to_bits()
+    let Some(maps) = Maps::new() else { return so_far };
+    Listed::from_bits(so_far).union(v6::probe(&maps, v6::Key { high, low, length })).to_bits()
 }
 
 /// What is listed of an IPv4 source, in host order.
 #[inline(always)]
 pub(crate) fn v4(address: u32) -> Listed {
-    match v4::quick(&Maps, address) {
+    match Maps::new().and_then(|maps| v4::quick(&maps, address)) {
         Some(listed) => listed,
         None => Listed::from_bits(closer_v4(address)),
     }
@@ -110,7 +134,8 @@ pub(crate) fn v4(address: u32) -> Listed {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn closer_v4(address: u32) -> u64 {
-    v4::closer(&Maps, address).to_bits()
+    let Some(maps) = Maps::new() else { return 0 };
+    v4::closer(&maps, address).to_bits()
 }
 
 /// What is listed of an IPv6 source.
@@ -118,7 +143,7 @@ extern "C" fn closer_v4(address: u32) -> u64 {
 pub(crate) fn v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &[u8; 16]) -> Listed {
     let high = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
     let low = u64::from_be_bytes([*i, *j, *k, *l, *m, *n, *o, *p]);
-    match v6::quick(&Maps, high) {
+    match Maps::new().and_then(|maps| v6::quick(&maps, high)) {
         Some(listed) => listed,
         None => Listed::from_bits(lookup_v6(high, low)),
     }
@@ -127,5 +152,6 @@ pub(crate) fn v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &[u8; 16]) ->
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lookup_v6(high: u64, low: u64) -> u64 {
-    v6::lookup(&Maps, high, low).to_bits()
+    let Some(maps) = Maps::new() else { return 0 };
+    v6::lookup(&maps, high, low).to_bits()
 }

@@ -56,7 +56,7 @@ map wide_v4 Array key 4 value 8 flags 1024
 map exact_v4 Array key 4 value 64 flags 1024
 map filter_v6 Array key 4 value 8 flags 1024
 map exact_v6 Array key 4 value 128 flags 1024
-map lengths Array key 4 value 168 flags 1024
+map lengths Array key 4 value 184 flags 1024
 map hits Array key 4 value 128 flags 1024
 map slots Array key 4 value 128 flags 1024
 map cells Array key 4 value 8 flags 1024

@@ -35,6 +35,8 @@ fn words(count: usize) -> Vec<AtomicU64> {
 struct Tables {
     level: Vec<AtomicU64>,
     wide: Vec<AtomicU64>,
+    any_v4: AtomicU64,
+    any_v6: AtomicU64,
     lengths_v4: [AtomicU64; v4::LENGTH_WORDS],
     exact_v4: Vec<v4::Bucket<AtomicU64>>,
     filter: Vec<AtomicU64>,
@@ -52,6 +54,8 @@ impl Tables {
         Self {
             level: words(v4::LEVEL_WORDS),
             wide: words(v4::WIDE_WORDS),
+            any_v4: AtomicU64::new(0),
+            any_v6: AtomicU64::new(0),
             lengths_v4: Default::default(),
             exact_v4: buckets(1),
             filter: words(v6::FILTER_WORDS),
@@ -62,13 +66,13 @@ impl Tables {
     }
 
     fn v4(&self) -> v4::Writer<'_> {
-        let Self { level, wide, lengths_v4: lengths, exact_v4: exact, .. } = self;
-        v4::Writer { level, wide, lengths, exact, secret: SECRET }
+        let Self { level, wide, lengths_v4: lengths, any_v4: any, exact_v4: exact, .. } = self;
+        v4::Writer { level, wide, lengths, any, exact, secret: SECRET }
     }
 
     fn v6(&self) -> v6::Writer<'_> {
-        let Self { filter, short, long, exact_v6: exact, .. } = self;
-        v6::Writer { filter, short, long, exact, secret: SECRET }
+        let Self { filter, any_v6: any, short, long, exact_v6: exact, .. } = self;
+        v6::Writer { filter, any, short, long, exact, secret: SECRET }
     }
 
     fn set(&mut self, prefix: Prefix, listed: Listed) {
@@ -206,6 +210,8 @@ fn case(seed: u64, steps: u64) {
         tables.level.as_slice(),
         &tables.wide,
         &tables.lengths_v4,
+        std::slice::from_ref(&tables.any_v4),
+        std::slice::from_ref(&tables.any_v6),
         &tables.filter,
         &tables.short,
         &tables.long,

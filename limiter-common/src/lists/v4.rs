@@ -61,6 +61,8 @@ pub trait Memory {
     fn bucket(&self, index: u32) -> Option<&Bucket<Self::Word>>;
     /// How many buckets there are: a power of two.
     fn buckets(&self) -> u32;
+    /// 0 if there are no entries at all.
+    fn any(&self) -> Option<&Self::Word>;
     /// Each byte is the length of some prefix that is not a host, plus 1; or 0. If the first word is 0, all are.
     fn lengths(&self) -> Option<&[Self::Word; LENGTH_WORDS]>;
     fn secret(&self) -> [u64; 2];
@@ -103,6 +105,9 @@ pub fn lookup<M: Memory>(memory: &M, address: u32) -> Listed {
 #[inline(always)]
 pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
     // Tables have all these places, so `None` does not come up; and if it did, it would be looked at again.
+    if memory.any()?.load() == 0 {
+        return Some(Listed::NONE);
+    }
     let cell = address >> 8;
     match memory.level(cell >> 5)?.load() >> ((cell & 31) * 2) & 3 {
         NOTHING => return Some(Listed::NONE),

@@ -45,6 +45,8 @@ pub trait Memory {
     fn bucket(&self, index: u32) -> Option<&Bucket<Self::Word>>;
     /// How many buckets there are: a power of two.
     fn buckets(&self) -> u32;
+    /// 0 if there are no entries at all.
+    fn any(&self) -> Option<&Self::Word>;
     /// Each byte is a length in use below 64, plus 1; or 0. If the first word is 0, all are.
     fn short(&self) -> Option<&[Self::Word; LENGTH_WORDS]>;
     /// The same of lengths from 64 to 128.
@@ -106,6 +108,9 @@ const fn filter_bit(high: u64, length: u32, secret: [u64; 2]) -> (u32, u32) {
 /// [`lookup`], if it can be told from the filter alone: nothing is listed in the /64, and no shorter prefix anywhere.
 #[inline(always)]
 pub fn quick<M: Memory>(memory: &M, high: u64) -> Option<Listed> {
+    if memory.any()?.load() == 0 {
+        return Some(Listed::NONE);
+    }
     let shorter = memory.short()?[0].load() != 0;
     (!shorter && !filtered(memory, high, 64)).then_some(Listed::NONE)
 }

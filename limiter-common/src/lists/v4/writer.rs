@@ -22,6 +22,7 @@ pub struct Writer<'a> {
     /// [`WIDE_WORDS`].
     pub wide: &'a [AtomicU64],
     pub lengths: &'a [AtomicU64; LENGTH_WORDS],
+    pub any: &'a AtomicU64,
     /// A power of two.
     pub exact: &'a [Bucket<AtomicU64>],
     /// The same for as long as the tables exist.
@@ -45,6 +46,10 @@ impl Memory for Writer<'_> {
 
     fn buckets(&self) -> u32 {
         u32::try_from(self.exact.len()).unwrap_or(u32::MAX)
+    }
+
+    fn any(&self) -> Option<&AtomicU64> {
+        Some(self.any)
     }
 
     fn lengths(&self) -> Option<&[AtomicU64; LENGTH_WORDS]> {
@@ -136,6 +141,7 @@ impl Writer<'_> {
                 (_, false) => word | nothing << 1,
             }
         });
+        store(self.any, 1);
         Ok(())
     }
 
@@ -274,6 +280,7 @@ impl Writer<'_> {
         for (word, new) in self.wide.iter().zip(scratch.wide.iter()) {
             store(word, *new);
         }
+        store(self.any, u64::from(self.fill().0 > 0));
         keep_lengths(self.lengths, |length| bit(&lengths, length));
         let full = |index: usize| bit(scratch.overflowed, index);
         for (_, bucket) in self.exact.iter().enumerate().filter(|(index, _)| !full(*index)) {

@@ -11,6 +11,7 @@ use crate::lists::{DEADLINE_BITS, FOR_GOOD, Listed, NoPlace, store};
 pub struct Writer<'a> {
     /// [`super::FILTER_WORDS`].
     pub filter: &'a [AtomicU64],
+    pub any: &'a AtomicU64,
     pub short: &'a [AtomicU64; LENGTH_WORDS],
     pub long: &'a [AtomicU64; LENGTH_WORDS + 1],
     /// A power of two.
@@ -32,6 +33,10 @@ impl Memory for Writer<'_> {
 
     fn buckets(&self) -> u32 {
         u32::try_from(self.exact.len()).unwrap_or(u32::MAX)
+    }
+
+    fn any(&self) -> Option<&AtomicU64> {
+        Some(self.any)
     }
 
     fn short(&self) -> Option<&[AtomicU64; LENGTH_WORDS]> {
@@ -78,6 +83,7 @@ impl Writer<'_> {
             if let Some(word) = self.filter.get(index as usize) {
                 store(word, word.load(Ordering::Relaxed) | 1 << bit);
             }
+            store(self.any, 1);
         }
         Ok(())
     }
@@ -189,6 +195,7 @@ impl Writer<'_> {
             store(word, *new);
         }
         let used = |length| used.get(length / 64).is_some_and(|word| word >> (length % 64) & 1 != 0);
+        store(self.any, u64::from(self.fill().0 > 0));
         keep_lengths(self.short, used);
         keep_lengths(self.long, used);
     }

@@ -171,16 +171,23 @@ impl Tables {
     }
 
     fn v4(&self) -> v4::Writer<'_> {
-        let Lengths { v4: lengths, .. } = self.lengths();
+        let Lengths { v4: lengths, v4_any: any, .. } = self.lengths();
         let [Exact { memory, .. }, _] = &self.exact;
         let (level, wide) = (self.level.words(), self.wide.words());
-        v4::Writer { level, wide, lengths, exact: memory.values(), secret: self.secret }
+        v4::Writer { level, wide, lengths, any, exact: memory.values(), secret: self.secret }
     }
 
     fn v6(&self) -> v6::Writer<'_> {
-        let Lengths { v6_short: short, v6_long: long, .. } = self.lengths();
+        let Lengths { v6_any: any, v6_short: short, v6_long: long, .. } = self.lengths();
         let [_, Exact { memory, .. }] = &self.exact;
-        v6::Writer { filter: self.filter.words(), short, long, exact: memory.values(), secret: self.secret }
+        v6::Writer {
+            filter: self.filter.words(),
+            any,
+            short,
+            long,
+            exact: memory.values(),
+            secret: self.secret,
+        }
     }
 
     fn get(&self, prefix: Prefix) -> Listed {

@@ -81,9 +81,10 @@ fn list(maps: &mut [Map], secret: [u64; 2], lists: &[(Prefix, Entry)]) -> Result
     let exact_v6: Vec<v6::Bucket<AtomicU64>> =
         (0..abi::EXACT_V6.entries).map(|_| Default::default()).collect();
     let lengths = Lengths::default();
-    let v4 = v4::Writer { level: &level, wide: &wide, lengths: &lengths.v4, exact: &exact_v4, secret };
-    let Lengths { v6_short: short, v6_long: long, .. } = &lengths;
-    let v6 = v6::Writer { filter: &filter, short, long, exact: &exact_v6, secret };
+    let Lengths { v4_any, v6_any, v4: v4_lengths, v6_short: short, v6_long: long } = &lengths;
+    let (level, wide, exact) = (&level, &wide, &exact_v4);
+    let v4 = v4::Writer { level, wide, lengths: v4_lengths, any: v4_any, exact, secret };
+    let v6 = v6::Writer { filter: &filter, any: v6_any, short, long, exact: &exact_v6, secret };
     for (prefix, entry) in lists {
         let (length, listed) = (prefix.length().into(), Listed::from_entry(*entry));
         let done = match prefix.address() {
@@ -92,8 +93,8 @@ fn list(maps: &mut [Map], secret: [u64; 2], lists: &[(Prefix, Entry)]) -> Result
         };
         done.map_err(|full| anyhow!("{prefix} has no place in its table: {full:?}"))?;
     }
-    fill(maps, &abi::LEVEL_V4, &level)?;
-    fill(maps, &abi::WIDE_V4, &wide)?;
+    fill(maps, &abi::LEVEL_V4, level)?;
+    fill(maps, &abi::WIDE_V4, wide)?;
     fill(maps, &abi::EXACT_V4, &exact_v4)?;
     fill(maps, &abi::FILTER_V6, &filter)?;
     fill(maps, &abi::EXACT_V6, &exact_v6)?;
