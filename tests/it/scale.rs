@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use limiter_tests::lab::HOST;
 use limiter_tests::traffic::{Flood, same};
 use limiter_tests::{Config, Daemon, Dice, frames, in_lab, wait};
@@ -64,8 +64,10 @@ fn import(daemon: &Daemon, file: &Path) -> Result<(Duration, Duration)> {
         let enforced = wait::until_true("everything is in force", PATIENCE, || {
             Ok(daemon.cli.json("status").is_ok_and(|status| status["blocks"] == ADDRESSES))
         });
-        let answered = import.join().map_err(|_| anyhow!("the import panicked"))??;
-        Ok((enforced?, answered))
+        match import.join() {
+            Ok(answered) => Ok((enforced?, answered?)),
+            Err(_) => bail!("the import panicked"),
+        }
     })
 }
 
