@@ -6,7 +6,7 @@
 use crate::hits;
 use crate::lists::{v4, v6};
 use crate::nanos::Nanos;
-use crate::slots::{Policy, Set};
+use crate::slots::{Batch, Policy, Set};
 
 /// Version of everything in this module. Pins live in a directory named after it.
 pub const ABI_VERSION: u32 = 2;
@@ -22,6 +22,8 @@ pub const MAX_POLICIES: usize = 64;
 pub const POLICY_ALL: usize = 0;
 /// Index of the budget for path MTU messages, which no other traffic can use up.
 pub const POLICY_PATH_MTU: usize = 1;
+/// Batches of one CPU: of packets and of bits for each policy.
+pub const MAX_BATCHES: usize = 2 * MAX_POLICIES;
 /// Index of the first policy of a service.
 pub const POLICY_SERVICES: usize = 2;
 /// Services of one interface.
@@ -167,7 +169,8 @@ pub struct Settings {
     pub super_frames: u32,
     /// 1 if sampled drops are logged.
     pub log_drops: u32,
-    pub reserved: u32,
+    /// See [`crate::slots::Rates::cpu_bits`].
+    pub cpu_bits: u32,
 }
 
 /// What kind of BPF map.
@@ -251,7 +254,7 @@ const _: () = {
     assert!(size_of::<Entry>() == 16);
     assert!(size_of::<Count>() == 16);
     assert!(size_of::<Set<u64>>() == 128);
-    assert!(size_of::<Policy>() == 120);
+    assert!(size_of::<Policy>() == 344 && size_of::<Batch<u64>>() == 24);
     assert!(size_of::<Limits>() == MAX_POLICIES * size_of::<Policy>() + MAX_SERVICES * 4 + 8);
     assert!(size_of::<Settings>() == 64);
 };

@@ -45,6 +45,39 @@ pub fn judge_ipv4<F: Frame + ?Sized>(
     }
 }
 
+/// The first part of [`judge_ipv4`]: what [`limit_ipv4`] needs.
+///
+/// # Errors
+///
+/// The verdict, if no limit matters.
+#[inline(always)]
+pub fn whole_ipv4<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Result<Transport, Reason> {
+    let (packet, header) = parse::ipv4::addresses(frame, at)?;
+    let listing = by_source(&packet, tables, clock)?.forgotten(frame);
+    let transport = parse::ipv4::transport(frame, &header, tables.lengths())?;
+    before_limits(&packet, listing, tables).map_or(Ok(transport), Err)
+}
+
+/// The last part of [`judge_ipv4`].
+#[inline(always)]
+pub fn limit_ipv4<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    transport: &Transport,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Reason {
+    match parse::ipv4::addresses(frame, at) {
+        Ok((packet, _)) => limit(&packet, transport, tables, clock),
+        Err(reason) => reason,
+    }
+}
+
 /// The verdict on a frame whose link header announces an IPv6 header at the offset `at`.
 #[inline(always)]
 pub fn judge_ipv6<F: Frame + ?Sized>(
@@ -54,8 +87,17 @@ pub fn judge_ipv6<F: Frame + ?Sized>(
     clock: &impl Clock,
 ) -> Reason {
     match source_ipv6(frame, at, tables, clock) {
-        Ok(listing) if parse::is_direct_ipv6(frame, at) => direct_ipv6(frame, at, listing, tables, clock),
-        Ok(listing) => rest_ipv6(frame, at, listing, tables, clock),
+        Ok(listing) => {
+            let transport = if parse::is_direct_ipv6(frame, at) {
+                direct_ipv6(frame, at, listing, tables)
+            } else {
+                rest_ipv6(frame, at, listing, tables)
+            };
+            match transport {
+                Ok(transport) => limit_ipv6(frame, at, &transport, tables, clock),
+                Err(reason) => reason,
+            }
+        }
         Err(reason) => reason,
     }
 }
@@ -76,40 +118,51 @@ pub fn source_ipv6<F: Frame + ?Sized>(
     by_source(&packet, tables, clock)
 }
 
-/// The second half of [`judge_ipv6`].
+/// The second part of [`judge_ipv6`]: what [`limit_ipv6`] needs.
+///
+/// # Errors
+///
+/// The verdict, if no limit matters.
 #[inline(always)]
 pub fn rest_ipv6<F: Frame + ?Sized>(
     frame: &F,
     at: usize,
     listing: Listing,
     tables: &impl Tables,
-    clock: &impl Clock,
-) -> Reason {
-    let (packet, header) = match parse::ipv6::addresses(frame, at) {
-        Ok(found) => found,
-        Err(reason) => return reason,
-    };
-    match parse::ipv6::transport(frame, &header, tables.lengths()) {
-        Ok(transport) => by_transport(&packet, listing, &transport, tables, clock),
-        Err(reason) => reason,
-    }
+) -> Result<Transport, Reason> {
+    let (packet, header) = parse::ipv6::addresses(frame, at)?;
+    let transport = parse::ipv6::transport(frame, &header, tables.lengths())?;
+    before_limits(&packet, listing, tables).map_or(Ok(transport), Err)
 }
 
 /// [`rest_ipv6`] for packets of which [`parse::is_direct_ipv6`] is true.
+///
+/// # Errors
+///
+/// As [`rest_ipv6`].
 #[inline(always)]
 pub fn direct_ipv6<F: Frame + ?Sized>(
     frame: &F,
     at: usize,
     listing: Listing,
     tables: &impl Tables,
+) -> Result<Transport, Reason> {
+    let (packet, header) = parse::ipv6::addresses(frame, at)?;
+    let transport = parse::ipv6::direct_transport(frame, &header, tables.lengths())?;
+    before_limits(&packet, listing, tables).map_or(Ok(transport), Err)
+}
+
+/// The last part of [`judge_ipv6`].
+#[inline(always)]
+pub fn limit_ipv6<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    transport: &Transport,
+    tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    let (packet, header) = match parse::ipv6::addresses(frame, at) {
-        Ok(found) => found,
-        Err(reason) => return reason,
-    };
-    match parse::ipv6::direct_transport(frame, &header, tables.lengths()) {
-        Ok(transport) => by_transport(&packet, listing, &transport, tables, clock),
+    match parse::ipv6::addresses(frame, at) {
+        Ok((packet, _)) => limit(&packet, transport, tables, clock),
         Err(reason) => reason,
     }
 }
@@ -189,12 +242,21 @@ fn by_transport(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    if listing == Listing::Allowed {
-        return Reason::Allowed;
-    }
-    match impossible_addresses(&packet.source, &packet.destination) {
+    match before_limits(packet, listing, tables) {
         Some(reason) => reason,
         None => limit(packet, transport, tables, clock),
+    }
+}
+
+/// The same up to the limits.
+#[inline(always)]
+fn before_limits(packet: &Packet, listing: Listing, tables: &impl Tables) -> Option<Reason> {
+    if listing == Listing::Allowed {
+        return Some(Reason::Allowed);
+    }
+    match impossible_addresses(&packet.source, &packet.destination) {
+        Some(reason) => Some(reason),
+        None => tables.limits().is_none().then_some(Reason::Passed),
     }
 }
 

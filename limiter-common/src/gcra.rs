@@ -133,6 +133,13 @@ impl Quota {
         step(tat, cost, self.tolerance, now)
     }
 
+    /// Takes a stretch of this size at once for a packet of this cost and others: it must not end further ahead than that
+    /// of the packet alone might. `size` is at least `cost`, and more than that by no more than the slack.
+    #[inline(always)]
+    pub const fn step_ahead(&self, tat: Nanos, cost: u64, size: u64, now: Nanos) -> Step {
+        step(tat, size, self.tolerance.saturating_sub(size - cost), now)
+    }
+
     /// Judges a packet that costs this much against a gate whose TAT is `tat`.
     #[inline(always)]
     pub const fn step_at_gate(&self, tat: Nanos, cost: u64, now: Nanos) -> Step {

@@ -29,12 +29,16 @@
 //! source gets what the slot alone would give it, and `slack`, half a percent of its burst, once. What strangers do at
 //! the gate only moves its TAT further on, and a packet from the gate to a slot.
 
+mod shared;
+
 #[cfg(target_has_atomic = "64")]
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Address;
 use crate::gcra::{Quota, Step};
 use crate::nanos::Nanos;
+
+pub use shared::{Batch, Bound, PREFIX, SERVICE, step_shared};
 
 /// Slots in a set.
 pub const WAYS: usize = 8;
@@ -51,6 +55,9 @@ pub trait Word {
     /// Not moved before an earlier load by the compiler. A CPU that moves it can give a source one packet too many.
     fn load(&self) -> u64;
 
+    /// For words that no other CPU touches.
+    fn store(&self, value: u64);
+
     /// Sequentially consistent; returns what was there, which is `current` exactly if the swap was made.
     fn compare_exchange(&self, current: u64, new: u64) -> u64;
 }
@@ -59,6 +66,10 @@ pub trait Word {
 impl Word for AtomicU64 {
     fn load(&self) -> u64 {
         AtomicU64::load(self, Ordering::Acquire)
+    }
+
+    fn store(&self, value: u64) {
+        AtomicU64::store(self, value, Ordering::Relaxed);
     }
 
     fn compare_exchange(&self, current: u64, new: u64) -> u64 {
@@ -98,6 +109,10 @@ pub trait Rates {
     fn gate(&self, index: u32) -> Option<&Self::Word>;
     /// The TAT of those who find no slot.
     fn cell(&self, index: u32) -> Option<&Self::Word>;
+    /// What this CPU has taken of a bucket that all CPUs share.
+    fn batch(&self, index: u32) -> Option<&Batch<Self::Word>>;
+    /// Logarithm of the number of CPUs, rounded up.
+    fn cpu_bits(&self) -> u32;
 }
 
 /// The part of a table that belongs to one quota of one policy: a slow one's times must not be taken for a fast one's.
@@ -119,20 +134,25 @@ impl Share {
     }
 }
 
-/// What one source may do: both limits, either of which may be absent.
+/// What one source may do, and what it may do together with others. Any limit may be absent. What every packet needs
+/// comes first, in the space of a cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Policy {
     pub packets: Quota,
-    pub bits: Quota,
     /// Parts of [`crate::abi::GATE`] and [`crate::abi::CELLS`].
     pub packet_gates: Share,
-    pub bit_gates: Share,
     pub packet_cells: Share,
-    pub bit_cells: Share,
     /// Identifies the rule and its figures, so that state outlives a reload exactly if the rule did. 30 bits.
     pub id: u32,
-    pub reserved: u32,
+    /// 1 if any limit is shared.
+    pub shares: u32,
+    pub bits: Quota,
+    pub bit_gates: Share,
+    pub bit_cells: Share,
+    /// The limits that it shares, at [`PREFIX`] with its network (an IPv4 /24 or an IPv6 /48), at [`SERVICE`] with
+    /// everybody.
+    pub shared: [Bound; 4],
 }
 
 impl Policy {
@@ -143,25 +163,25 @@ impl Policy {
         bit_gates: Share::NONE,
         packet_cells: Share::NONE,
         bit_cells: Share::NONE,
+        shared: [Bound::UNLIMITED; 4],
         id: 0,
-        reserved: 0,
+        shares: 0,
     };
 
     #[inline(always)]
     pub const fn is_unlimited(&self) -> bool {
-        self.packets.is_unlimited() && self.bits.is_unlimited()
+        self.packets.is_unlimited() && self.bits.is_unlimited() && self.shares == 0
     }
 
     /// How many nanoseconds the clock may be behind, so that no more is admitted than half a percent of the burst.
     #[inline(always)]
-    pub const fn clock_error(&self) -> u64 {
-        match (self.packets.is_unlimited(), self.bits.is_unlimited()) {
-            (true, true) => u64::MAX,
-            (true, false) => self.bits.slack(),
-            (false, true) => self.packets.slack(),
-            (false, false) if self.packets.slack() < self.bits.slack() => self.packets.slack(),
-            (false, false) => self.bits.slack(),
+    pub fn clock_error(&self) -> u64 {
+        let of = |quota: &Quota| if quota.is_unlimited() { u64::MAX } else { quota.slack() };
+        let own = of(&self.packets).min(of(&self.bits));
+        if self.shares == 0 {
+            return own;
         }
+        self.shared.iter().fold(own, |least, bound| least.min(of(&bound.quota)))
     }
 }
 
@@ -249,11 +269,21 @@ const fn mix(value: u64, [k0, k1]: [u64; 2]) -> u64 {
     x ^ x >> 32
 }
 
-/// Charges a packet to every quota of a policy, or to none. `step` does it to one of them, as [`step`] would. `None` if
-/// the state cannot be reached.
+/// Charges a packet to every quota of a policy, or to none. `step` does it to one of the source's own, as [`step`] would,
+/// `step_shared` to all others. `None` if the state cannot be reached.
 #[inline(always)]
-pub fn charge(policy: &Policy, step: impl Fn(Unit, Act) -> Option<bool>) -> Option<Charge> {
-    // Both are asked before one is charged, so that what one refuses does not use up the other.
+pub fn charge(
+    policy: &Policy,
+    step: impl Fn(Unit, Act) -> Option<bool>,
+    step_shared: impl Fn(Act) -> Option<Charge>,
+) -> Option<Charge> {
+    // All are asked before one is charged, so that what one refuses does not use up the others.
+    if policy.shares != 0 {
+        match step_shared(Act::Ask)? {
+            Charge::Conforms => {}
+            over @ (Charge::OverPackets | Charge::OverBits) => return Some(over),
+        }
+    }
     if !policy.packets.is_unlimited() && !policy.bits.is_unlimited() && !step(Unit::Bits, Act::Ask)? {
         return Some(Charge::OverBits);
     }
@@ -263,7 +293,7 @@ pub fn charge(policy: &Policy, step: impl Fn(Unit, Act) -> Option<bool>) -> Opti
     if !policy.bits.is_unlimited() && !step(Unit::Bits, Act::Charge)? {
         return Some(Charge::OverBits);
     }
-    Some(Charge::Conforms)
+    if policy.shares != 0 { step_shared(Act::Charge) } else { Some(Charge::Conforms) }
 }
 
 /// A packet of `bytes` for one quota of a source: whether it conforms; if it does, it may be charged, to the gate, else to
@@ -295,21 +325,9 @@ pub fn step<R: Rates>(
         }
         gate = Some(at);
     }
-    let set = rates.set(low_bits(hash, rates.sets()))?;
     // One place that charges, wherever the TAT is: it is by far the largest part, and is inlined.
-    let tat = match find(set, owner, now) {
-        Found::Own(way) => &set.slots.get(way)?.tat,
-        Found::Free(..) if act == Act::Ask => return Some(true),
-        Found::Free(way, former) => {
-            let slot = set.slots.get(way)?;
-            let found = slot.owner.compare_exchange(former, owner);
-            if found == former || found == owner {
-                &slot.tat
-            } else {
-                rates.cell(cells.index(key.network))?
-            }
-        }
-        Found::Full => rates.cell(cells.index(key.network))?,
+    let Some(tat) = seat(rates, key.owner, owner, cells.index(key.network), act, now)? else {
+        return Some(true);
     };
     Some(match act {
         Act::Ask => quota.step(Nanos(tat.load()), cost, now) != Step::Refuse,
@@ -330,6 +348,31 @@ pub fn pass_gate<W: Word>(gate: &W, quota: &Quota, cost: u64, now: Nanos) -> boo
         }
     }
     false
+}
+
+/// The TAT of the slot of `owner`, claimed if it has none, in the set of `key`; or of the cell if all slots are busy.
+/// `Some(None)` if a full bucket can be claimed, but is only asked for.
+#[inline(always)]
+fn seat<R: Rates>(
+    rates: &R,
+    key: u64,
+    owner: u64,
+    cell: u32,
+    act: Act,
+    now: Nanos,
+) -> Option<Option<&R::Word>> {
+    let set = rates.set(low_bits(mix(key, rates.secret()), rates.sets()))?;
+    match find(set, owner, now) {
+        Found::Own(way) => Some(Some(&set.slots.get(way)?.tat)),
+        Found::Free(..) if act == Act::Ask => Some(None),
+        Found::Free(way, former) => {
+            let slot = set.slots.get(way)?;
+            let found = slot.owner.compare_exchange(former, owner);
+            let claimed = found == former || found == owner;
+            Some(Some(if claimed { &slot.tat } else { rates.cell(cell)? }))
+        }
+        Found::Full => Some(Some(rates.cell(cell)?)),
+    }
 }
 
 /// Where a set has a slot for a source.

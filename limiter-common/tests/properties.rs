@@ -106,6 +106,11 @@ fn a_gate_gives_no_more_and_takes_nothing() {
 }
 
 #[test]
+fn sources_that_share_get_no_more() {
+    check(1024, property::sources_that_share_get_no_more, bytes());
+}
+
+#[test]
 fn threads_share_one_bucket() {
     check(128, property::threads_share_one_bucket, vec(any::<u8>(), 40));
 }
@@ -113,7 +118,7 @@ fn threads_share_one_bucket() {
 /// Whoever runs all of them, runs all of them.
 #[test]
 fn the_list_of_properties_is_complete() {
-    assert_eq!(property::ALL.len(), 12);
+    assert_eq!(property::ALL.len(), 13);
     for (name, property) in property::ALL {
         property(name.as_bytes());
         property(&[]);

@@ -21,7 +21,7 @@ static SETTINGS: Global<Settings> = Global(MaybeUninit::new(Settings {
     limited: 0,
     super_frames: 0,
     log_drops: 0,
-    reserved: 0,
+    cpu_bits: 0,
 }));
 
 #[unsafe(no_mangle)]
@@ -52,6 +52,11 @@ pub(crate) fn fixed_now() -> u64 {
 #[inline(always)]
 pub(crate) fn tick() -> u64 {
     setting!(tick)
+}
+
+#[inline(always)]
+pub(crate) fn cpu_bits() -> u32 {
+    setting!(cpu_bits)
 }
 
 #[inline(always)]

@@ -34,9 +34,11 @@ mod program {
     use aya_ebpf::bindings::xdp_md;
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
-    use limiter_common::decide::{direct_ipv6, judge_ipv4, rest_ipv6, source_ipv6};
+    use limiter_common::decide::{
+        direct_ipv6, judge_ipv4, limit_ipv4, limit_ipv6, rest_ipv6, source_ipv6, whole_ipv4,
+    };
     use limiter_common::parse::{Network, PLAIN, find_network, find_plain, is_direct_ipv6};
-    use limiter_common::{Action, Frame, Listing, Reason};
+    use limiter_common::{Action, Frame, Listing, Reason, Transport};
 
     use crate::account;
     use crate::clock::KernelClock;
@@ -81,37 +83,86 @@ mod program {
         }
     }
 
+    /// Instead of a verdict: one that only the limits give, and what they have to know of the packet.
+    const LIMIT: u32 = 1 << 31;
+    /// Or the second half has to tell, and what the first one found.
+    const REST: u32 = 1 << 30;
+    const ALLOWED: u32 = 1 << 29;
+
+    /// A verdict that is final, or what the limits have to know.
+    #[inline(always)]
+    fn settle(ctx: &XdpContext, frame: &impl Frame, transport: Result<Transport, Reason>) -> u32 {
+        match transport {
+            Ok(transport) => LIMIT | transport.to_bits(),
+            Err(reason) => finish(ctx, frame, reason),
+        }
+    }
+
     /// What comes behind the link header, as functions of their own. The verifier checks a global function once, for
-    /// all its callers and for any offset, and so not again for each way to tag a frame.
-    macro_rules! network_functions {
-        ($($name:ident: $frame:ident, $judge:ident;)+) => {$(
+    /// all its callers and for any offset, and so not again for each way to tag a frame. The limits come one after the
+    /// other with what is before them, so that both have the whole stack.
+    macro_rules! limit_functions {
+        ($($name:ident: $frame:ident, $limit:ident;)+) => {$(
             #[unsafe(no_mangle)]
             #[inline(never)]
-            extern "C" fn $name(ctx: *mut xdp_md, at: usize) -> u32 {
+            extern "C" fn $name(ctx: *mut xdp_md, at: usize, transport: u32) -> u32 {
                 let ctx = XdpContext::new(ctx);
                 let frame = XdpFrame::$frame(&ctx);
+                let transport = Transport::from_bits(transport & !LIMIT);
                 // Masked for the verifier, which knows nothing of the callers; it changes nothing.
-                let reason = $judge(&frame, at & MAX_LINK_HEADER, &KernelTables, &KernelClock);
+                let reason = $limit(&frame, at & MAX_LINK_HEADER, &transport, &KernelTables, &KernelClock);
                 finish(&ctx, &frame, reason)
             }
         )+};
     }
 
-    network_functions! {
-        ipv4_linear: linear, judge_ipv4;
-        ipv4_fragmented: fragmented, judge_ipv4;
+    limit_functions! {
+        ipv4_linear_limit: linear, limit_ipv4;
+        ipv4_fragmented_limit: fragmented, limit_ipv4;
+        ipv6_linear_limit: linear, limit_ipv6;
+        ipv6_fragmented_limit: fragmented, limit_ipv6;
     }
 
-    /// The same in two halves, one after the other: walking the chain of extension headers is most of the verifier's
-    /// work, which must not be done again for each outcome of the lookups before. Few packets need the second.
-    macro_rules! network_function_halves {
-        ($($name:ident: $frame:ident, $first:ident, $rest:ident;)+) => {$(
+    macro_rules! network_functions {
+        ($($name:ident: $frame:ident, $first:ident, $limit:ident;)+) => {$(
             #[inline(always)]
             fn $name(ctx: *mut xdp_md, at: usize) -> u32 {
                 match $first(ctx, at) {
                     verdict @ (XDP_DROP | XDP_PASS) => verdict,
-                    rest => $rest(ctx, at, rest & ALLOWED),
+                    transport => $limit(ctx, at, transport),
                 }
+            }
+
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            extern "C" fn $first(ctx: *mut xdp_md, at: usize) -> u32 {
+                let ctx = XdpContext::new(ctx);
+                let frame = XdpFrame::$frame(&ctx);
+                let transport = whole_ipv4(&frame, at & MAX_LINK_HEADER, &KernelTables, &KernelClock);
+                settle(&ctx, &frame, transport)
+            }
+        )+};
+    }
+
+    network_functions! {
+        ipv4_linear: linear, ipv4_linear_first, ipv4_linear_limit;
+        ipv4_fragmented: fragmented, ipv4_fragmented_first, ipv4_fragmented_limit;
+    }
+
+    /// The same in two halves before the limits: walking the chain of extension headers is most of the verifier's
+    /// work, which must not be done again for each outcome of the lookups before. Few packets need the second.
+    macro_rules! network_function_halves {
+        ($($name:ident: $frame:ident, $first:ident, $rest:ident, $limit:ident;)+) => {$(
+            #[inline(always)]
+            fn $name(ctx: *mut xdp_md, at: usize) -> u32 {
+                let mut verdict = $first(ctx, at);
+                if verdict & REST != 0 {
+                    verdict = $rest(ctx, at, verdict & ALLOWED);
+                }
+                if verdict & LIMIT != 0 {
+                    verdict = $limit(ctx, at, verdict);
+                }
+                verdict
             }
 
             #[unsafe(no_mangle)]
@@ -127,8 +178,7 @@ mod program {
                 if !is_direct_ipv6(&frame, at) {
                     return if listing == Listing::Allowed { REST | ALLOWED } else { REST };
                 }
-                let reason = direct_ipv6(&frame, at, listing, &KernelTables, &KernelClock);
-                finish(&ctx, &frame, reason)
+                settle(&ctx, &frame, direct_ipv6(&frame, at, listing, &KernelTables))
             }
 
             #[unsafe(no_mangle)]
@@ -137,19 +187,14 @@ mod program {
                 let ctx = XdpContext::new(ctx);
                 let frame = XdpFrame::$frame(&ctx);
                 let listing = if allowed == 0 { Listing::Unlisted } else { Listing::Allowed };
-                let reason = rest_ipv6(&frame, at & MAX_LINK_HEADER, listing, &KernelTables, &KernelClock);
-                finish(&ctx, &frame, reason)
+                settle(&ctx, &frame, rest_ipv6(&frame, at & MAX_LINK_HEADER, listing, &KernelTables))
             }
         )+};
     }
 
-    /// Instead of a verdict: the second half has to tell, and what the first one found.
-    const REST: u32 = 1 << 8;
-    const ALLOWED: u32 = 1 << 9;
-
     network_function_halves! {
-        ipv6_linear: linear, ipv6_linear_first, ipv6_linear_rest;
-        ipv6_fragmented: fragmented, ipv6_fragmented_first, ipv6_fragmented_rest;
+        ipv6_linear: linear, ipv6_linear_first, ipv6_linear_rest, ipv6_linear_limit;
+        ipv6_fragmented: fragmented, ipv6_fragmented_first, ipv6_fragmented_rest, ipv6_fragmented_limit;
     }
 
     /// A mask above all link headers that are looked through: Ethernet, VLAN tags, LLC, PPPoE, MPLS labels.

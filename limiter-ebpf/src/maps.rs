@@ -5,7 +5,7 @@ use aya_ebpf::macros::btf_map;
 use limiter_common::abi::{self, Count, InterfaceName, Lengths};
 use limiter_common::hits;
 use limiter_common::lists::{v4, v6};
-use limiter_common::slots::Set;
+use limiter_common::slots::{Batch, Set};
 
 use crate::word::KernelWord;
 
@@ -56,6 +56,10 @@ pub(crate) static INTERFACES: sized!(Array<InterfaceName>, INTERFACES) = Array::
 /// Likewise.
 #[btf_map(name = "secret")]
 pub(crate) static SECRET: sized!(Array<[u64; 2]>, SECRET) = Array::new();
+
+/// Not shared between programs, and not pinned: a new program takes new batches.
+#[btf_map(name = "batches")]
+pub(crate) static BATCHES: PerCpuArray<Batch<KernelWord>, { abi::MAX_BATCHES }> = PerCpuArray::new();
 
 /// Lines logged in the current second of this CPU. Not shared between programs, and not pinned.
 #[btf_map(name = "log_budget")]

@@ -3,7 +3,7 @@
 use limiter_common::abi::{Limits, MAX_POLICIES};
 use limiter_common::lists::Listed;
 use limiter_common::parse::Lengths;
-use limiter_common::slots::{Act, Charge, Key, Rates, Set, Unit, charge, step};
+use limiter_common::slots::{Act, Batch, Charge, Key, Rates, Set, Unit, charge, pass_gate, step, step_shared};
 use limiter_common::{Address, Nanos, Tables, Transport};
 
 use crate::word::KernelWord;
@@ -48,14 +48,27 @@ impl Tables for KernelTables {
         let quotas = globals::limits()?.policies.get(policy)?;
         let policy = u32::try_from(policy).ok()?;
         let key = Key::new(source, quotas.id, globals::secret());
-        charge(quotas, |unit, act| {
+        let flag = |act| if act == Act::Ask { ASK } else { 0 };
+        let step = |unit, act| {
+            // Most packets need no more than their gate, and no call.
+            if (unit, act) == (Unit::Packets, Act::Charge) && quotas.packets.has_gate() {
+                let gate = maps::GATE.get(key.packet_gate(quotas, globals::secret()))?;
+                if pass_gate(gate, &quotas.packets, quotas.packets.cost(bytes), now) {
+                    return Some(true);
+                }
+            }
             let unit = if unit == Unit::Bits { OF_BITS } else { 0 };
-            let act = if act == Act::Ask { ASK } else { 0 };
-            match step_bucket(key.owner, key.network, policy | unit | act, bytes, now.0) {
+            match step_bucket(key.owner, key.network, policy | unit | flag(act), bytes, now.0) {
                 ADMIT => Some(true),
                 REFUSE => Some(false),
                 _ => None,
             }
+        };
+        charge(quotas, step, |act| match step_buckets(key.network, policy | flag(act), bytes, now.0) {
+            ADMIT => Some(Charge::Conforms),
+            REFUSE => Some(Charge::OverPackets),
+            REFUSE_BITS => Some(Charge::OverBits),
+            _ => None,
         })
     }
 }
@@ -82,7 +95,8 @@ const ASK: u32 = 1 << 17;
 /// Outcomes of a step, as numbers.
 const ADMIT: u32 = 0;
 const REFUSE: u32 = 1;
-const UNREACHABLE: u32 = 2;
+const REFUSE_BITS: u32 = 2;
+const UNREACHABLE: u32 = 3;
 
 /// [`step`], for a policy's index with [`OF_BITS`] for its bits and [`ASK`] if nothing is to be charged. The one copy of
 /// it, since it is large, and a packet with two limits needs it three times.
@@ -96,6 +110,21 @@ extern "C" fn step_bucket(owner: u64, network: u64, what: u32, bytes: u32, now: 
     match step(&KernelRates, &Key { owner, network }, policy, (unit, act), bytes, Nanos(now)) {
         Some(true) => ADMIT,
         Some(false) => REFUSE,
+        None => UNREACHABLE,
+    }
+}
+
+/// [`step_shared`], likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_buckets(network: u64, what: u32, bytes: u32, now: u64) -> u32 {
+    let Some(limits) = globals::limits() else { return UNREACHABLE };
+    let Some(policy) = limits.policies.get((what & 0xffff) as usize) else { return UNREACHABLE };
+    let act = if what & ASK != 0 { Act::Ask } else { Act::Charge };
+    match step_shared(&KernelRates, network, policy, act, bytes, Nanos(now)) {
+        Some(Charge::Conforms) => ADMIT,
+        Some(Charge::OverPackets) => REFUSE,
+        Some(Charge::OverBits) => REFUSE_BITS,
         None => UNREACHABLE,
     }
 }
@@ -129,5 +158,16 @@ impl Rates for KernelRates {
     #[inline(always)]
     fn cell(&self, index: u32) -> Option<&KernelWord> {
         maps::CELLS.get(index)
+    }
+
+    #[inline(always)]
+    fn batch(&self, index: u32) -> Option<&Batch<KernelWord>> {
+        maps::BATCHES.get(index)
+    }
+
+    #[inline(always)]
+    fn cpu_bits(&self) -> u32 {
+        // Masked for the verifier, which takes no shift by more.
+        globals::cpu_bits() & 63
     }
 }

@@ -20,6 +20,12 @@ impl Word for KernelWord {
     }
 
     #[inline(always)]
+    fn store(&self, value: u64) {
+        // SAFETY: as above; only used for words of one CPU.
+        unsafe { self.0.get().write_volatile(value) };
+    }
+
+    #[inline(always)]
     fn compare_exchange(&self, current: u64, new: u64) -> u64 {
         // Sequentially consistent: LLVM miscompiles relaxed read-modify-writes whose result is used (issue 217074).
         const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;

@@ -11,7 +11,7 @@ use limiter_tests::{Config, Daemon, Dice, frames, in_lab};
 
 const INTERFACE: &str = HOST.interface;
 
-/// A configuration with these `[[rule]]`s: name, match, limit.
+/// A configuration with these `[[rule]]`s: name, match, limit per source.
 fn rules(rules: &[(&str, &str, &str)]) -> Config {
     let tables = rules.iter().map(|(name, matching, limit)| {
         let matching =
@@ -19,6 +19,11 @@ fn rules(rules: &[(&str, &str, &str)]) -> Config {
         format!("[[rule]]\nname = {name:?}\n{matching}limit = [ {{ per = \"source\", {limit} }} ]\n")
     });
     Config { tables: tables.collect(), ..Config::default() }
+}
+
+/// One `[[rule]]` for all packets with these limits.
+fn rule_for_all(limits: &str) -> Config {
+    Config { tables: format!("[[rule]]\nname = \"all\"\nlimit = [ {limits} ]\n"), ..Config::default() }
 }
 
 fn served_while_one_source_floods(mode: &'static str) {
@@ -187,6 +192,68 @@ fn the_addresses_of_an_ipv6_network_share_a_limit() {
         }
         Ok(())
     });
+}
+
+/// All sources and all CPUs together get what the service has, whoever sends how much of it; and what is refused to a
+/// source is taken from nobody else.
+#[test]
+fn the_limit_of_a_service_is_one_for_all_cpus() {
+    in_lab("together", |lab| {
+        let limits = r#"{ per = "service", rate = "10k/s", burst = 2000 }, { per = "source", rate = "1k/s", burst = 500 }"#;
+        let daemon = Daemon::start(lab, &rule_for_all(limits))?;
+        lab.witness.watch("together", "udp dport 9000-9100")?;
+        lab.witness.watch("greedy", "ip saddr 198.51.100.7")?;
+        let before = daemon.cli.counters(INTERFACE)?;
+        let greedy = same(frames::udp_to("198.51.100.7".parse()?, 9001, 60));
+        let seed = Dice::seed();
+        println!("seed {seed}");
+        let generators = vec![udp_to_9000(seed)?, udp_to_9000(seed + 1)?, greedy];
+        let sent = Flood::run(lab, 10_000, generators, Duration::from_secs(3))?;
+        let counted = daemon.cli.counters(INTERFACE)?.since(&before);
+        let passed = lab.witness.count("together")?;
+        check_accuracy("10k/s for all together", &sent, passed, 10_000.0, 2_000.0)?;
+        let dropped = counted.packets("packet_rate");
+        ensure!(passed + dropped == sent.frames, "{passed} passed and {dropped} dropped of {}", sent.frames);
+        let seconds = sent.time.as_secs_f64();
+        let greedy = lab.witness.count("greedy")?;
+        ensure!(greedy as f64 <= 505.0 + 1_010.0 * seconds, "{greedy} of one source passed");
+        Ok(())
+    });
+}
+
+/// Hosts of a network share its limit, and no other network pays for it.
+#[test]
+fn the_limit_of_a_prefix_is_one_for_its_sources() {
+    in_lab("prefix", |lab| {
+        let _daemon =
+            Daemon::start(lab, &rule_for_all(r#"{ per = "prefix", rate = "500/s", burst = 100 }"#))?;
+        lab.witness.watch("noisy", "ip saddr 198.51.100.0/24")?;
+        lab.witness.watch("quiet", "ip saddr 203.0.113.0/24")?;
+        let mut dice = Dice::new(1);
+        let mut frame = frames::udp("198.51.100.1".parse()?, 60);
+        let noisy: Generator = Box::new(move |next| {
+            let [host, ..] = dice.word().to_ne_bytes();
+            frames::set_source(&mut frame, IpAddr::from([198, 51, 100, host]));
+            next.clone_from(&frame);
+        });
+        let quiet = Flood::start(lab, 300, vec![same(frames::udp("203.0.113.9".parse()?, 60))])?;
+        let sent = Flood::run(lab, 3_000, vec![noisy], Duration::from_secs(3))?;
+        let quiet = quiet.stop()?;
+        check_accuracy("one /24", &sent, lab.witness.count("noisy")?, 500.0, 100.0)?;
+        let passed = lab.witness.count("quiet")?;
+        ensure!(passed == quiet.frames, "{passed} of {} of another network passed", quiet.frames);
+        Ok(())
+    });
+}
+
+/// A generator of UDP packets from random IPv4 sources to one port.
+fn udp_to_9000(seed: u64) -> Result<Generator> {
+    let mut dice = Dice::new(seed);
+    let mut frame = frames::udp_to("198.51.100.1".parse()?, 9000, 60);
+    Ok(Box::new(move |next| {
+        frames::set_source(&mut frame, dice.v4());
+        next.clone_from(&frame);
+    }))
 }
 
 /// A generator of frames from random sources of both families.

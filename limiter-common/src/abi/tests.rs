@@ -17,12 +17,12 @@ count.bytes at 8
 service size 4 align 4
 set size 128 align 8
 quota size 40 align 8
-policy size 120 align 8
-limits size 7936 align 8
+policy size 344 align 8
+limits size 22272 align 8
 limits.policies at 0
-limits.services at 7680
-limits.service_count at 7928
-limits.reserved at 7932
+limits.services at 22016
+limits.service_count at 22264
+limits.reserved at 22268
 settings size 64 align 8
 settings.secret at 0
 settings.fixed_now at 16
@@ -34,18 +34,22 @@ settings.slot at 44
 settings.limited at 48
 settings.super_frames at 52
 settings.log_drops at 56
-settings.reserved at 60
+settings.cpu_bits at 60
 slot.owner at 0
 slot.tat at 8
 share.at at 0
 share.count at 4
 policy.packets at 0
-policy.bits at 40
-policy.packet_gates at 80
-policy.bit_gates at 88
-policy.packet_cells at 96
-policy.bit_cells at 104
-policy.id at 112
+policy.packet_gates at 40
+policy.packet_cells at 48
+policy.id at 56
+policy.shares at 60
+policy.bits at 64
+policy.bit_gates at 104
+policy.bit_cells at 112
+policy.shared at 120
+bound.cells at 40
+bound.batch at 48
 quota.per_packet at 0
 quota.per_byte at 8
 quota.tolerance at 16
@@ -106,7 +110,7 @@ fn layout() -> String {
         limited,
         super_frames,
         log_drops,
-        reserved
+        cpu_bits
     );
     for (field, at) in crate::slots::tests::layout().into_iter().chain(crate::gcra::tests::layout()) {
         writeln!(text, "{field} at {at}").unwrap();

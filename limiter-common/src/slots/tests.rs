@@ -12,12 +12,16 @@ pub(crate) fn layout() -> Vec<(&'static str, usize)> {
         ("share.at", offset_of!(Share, at)),
         ("share.count", offset_of!(Share, count)),
         ("policy.packets", offset_of!(Policy, packets)),
-        ("policy.bits", offset_of!(Policy, bits)),
         ("policy.packet_gates", offset_of!(Policy, packet_gates)),
-        ("policy.bit_gates", offset_of!(Policy, bit_gates)),
         ("policy.packet_cells", offset_of!(Policy, packet_cells)),
-        ("policy.bit_cells", offset_of!(Policy, bit_cells)),
         ("policy.id", offset_of!(Policy, id)),
+        ("policy.shares", offset_of!(Policy, shares)),
+        ("policy.bits", offset_of!(Policy, bits)),
+        ("policy.bit_gates", offset_of!(Policy, bit_gates)),
+        ("policy.bit_cells", offset_of!(Policy, bit_cells)),
+        ("policy.shared", offset_of!(Policy, shared)),
+        ("bound.cells", offset_of!(Bound, cells)),
+        ("bound.batch", offset_of!(Bound, batch)),
     ]
 }
 
@@ -55,12 +59,21 @@ impl<W: Word> Rates for Small<W> {
     fn cell(&self, index: u32) -> Option<&W> {
         (index == 0).then_some(&self.cell)
     }
+
+    fn batch(&self, _: u32) -> Option<&Batch<W>> {
+        None
+    }
+
+    fn cpu_bits(&self) -> u32 {
+        0
+    }
 }
 
 impl<W: Word> Small<W> {
     fn charge(&self, source: u8, policy: &Policy, bytes: u32, now: Nanos) -> Charge {
         let key = v4(source);
-        charge(policy, |unit, act| step(self, &key, policy, (unit, act), bytes, now)).unwrap()
+        let shared = |act| step_shared(self, key.network, policy, act, bytes, now);
+        charge(policy, |unit, act| step(self, &key, policy, (unit, act), bytes, now), shared).unwrap()
     }
 
     /// What is in all words: a charge that writes nothing changes nothing of it.
@@ -95,6 +108,10 @@ struct Contended {
 impl Word for Contended {
     fn load(&self) -> u64 {
         self.value.get()
+    }
+
+    fn store(&self, value: u64) {
+        self.value.set(value);
     }
 
     fn compare_exchange(&self, current: u64, new: u64) -> u64 {
@@ -338,6 +355,10 @@ impl Word for Watched {
     fn load(&self) -> u64 {
         Self::touch();
         self.0.get()
+    }
+
+    fn store(&self, value: u64) {
+        self.0.set(value);
     }
 
     fn compare_exchange(&self, current: u64, new: u64) -> u64 {

@@ -10,7 +10,7 @@ pub use frames::{
 pub use lists::{inheritance_is_the_union, prefixes_contain_what_they_should};
 pub use rates::{
     a_gate_gives_no_more_and_takes_nothing, full_set_keeps_live_owners, never_more_bytes_than_burst_and_rate,
-    never_more_than_burst_and_rate, threads_share_one_bucket,
+    never_more_than_burst_and_rate, sources_that_share_get_no_more, threads_share_one_bucket,
 };
 
 mod frames;
@@ -33,6 +33,7 @@ pub const ALL: &[(&str, Property)] = &[
     ("never_more_bytes_than_burst_and_rate", never_more_bytes_than_burst_and_rate),
     ("full_set_keeps_live_owners", full_set_keeps_live_owners),
     ("a_gate_gives_no_more_and_takes_nothing", a_gate_gives_no_more_and_takes_nothing),
+    ("sources_that_share_get_no_more", sources_that_share_get_no_more),
     ("threads_share_one_bucket", threads_share_one_bucket),
 ];
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
-use crate::abi::{Entry, Limits};
+use crate::abi::{Entry, Limits, MAX_BATCHES};
 use crate::lists::Listed;
 use crate::parse::Lengths;
-use crate::slots::{self, Charge, Key, Policy, Rates, Set};
+use crate::slots::{self, Batch, Charge, Key, Policy, Rates, Set};
 use crate::{Address, Nanos, Prefix, Tables};
 
 /// What is listed, as a plain model of [`crate::lists`].
@@ -50,6 +50,10 @@ pub struct MemoryRates {
     pub sets: Vec<Set<AtomicU64>>,
     pub gates: Vec<AtomicU64>,
     pub cells: Vec<AtomicU64>,
+    /// Of each CPU.
+    pub batches: Vec<Vec<Batch<AtomicU64>>>,
+    /// That all charges come from.
+    pub cpu: usize,
 }
 
 impl MemoryRates {
@@ -57,13 +61,23 @@ impl MemoryRates {
     #[must_use]
     pub fn new(sets: usize, gates: usize, cells: usize) -> Self {
         let words = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
-        Self { sets: (0..sets).map(|_| Set::default()).collect(), gates: words(gates), cells: words(cells) }
+        Self {
+            sets: (0..sets).map(|_| Set::default()).collect(),
+            gates: words(gates),
+            cells: words(cells),
+            batches: (0..CPUS).map(|_| (0..MAX_BATCHES).map(|_| Batch::default()).collect()).collect(),
+            cpu: 0,
+        }
     }
 
     /// Charges one packet; `None` if the policy's shares are larger than the tables.
     pub fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge> {
         let key = Key::new(source, policy.id, SECRET);
-        slots::charge(policy, |unit, act| slots::step(self, &key, policy, (unit, act), bytes, now))
+        slots::charge(
+            policy,
+            |unit, act| slots::step(self, &key, policy, (unit, act), bytes, now),
+            |act| slots::step_shared(self, key.network, policy, act, bytes, now),
+        )
     }
 }
 
@@ -89,12 +103,22 @@ impl Rates for MemoryRates {
     fn cell(&self, index: u32) -> Option<&AtomicU64> {
         self.cells.get(usize::try_from(index).ok()?)
     }
+
+    fn batch(&self, index: u32) -> Option<&Batch<AtomicU64>> {
+        self.batches.get(self.cpu)?.get(usize::try_from(index).ok()?)
+    }
+
+    fn cpu_bits(&self) -> u32 {
+        CPUS.ilog2()
+    }
 }
 
 /// Any secret will do where nobody attacks.
 const SECRET: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 const SETS: usize = 1 << 10;
 const CELLS: usize = 1 << 8;
+/// A power of two.
+pub const CPUS: usize = 4;
 
 impl MemoryTables {
     /// Empty rate state behind these lists and limits.

@@ -4,7 +4,7 @@ use limiter_common::abi::{
     CELLS, GATE, Limits, MAX_SERVICES, POLICY_ALL, POLICY_PATH_MTU, POLICY_SERVICES, Service,
 };
 use limiter_common::gcra::Quota;
-use limiter_common::slots::{Policy, Share};
+use limiter_common::slots::{Policy, SERVICE, Share};
 
 use super::reader::{Table, Value, nearest};
 use super::units::{bit_rate, count, rate, size};
@@ -20,7 +20,7 @@ const MAX_BURST: u64 = u32::MAX as u64;
 /// The least default burst of a bit rate: one frame of any size.
 const MIN_BURST_BYTES: u64 = 65_536;
 
-const PER: &str = "whom the limit is for: \"source\"";
+const PER: &str = "whom the limit is for: \"source\", \"prefix\" or \"service\"";
 const RATE: &str = "packets a second, like \"10k/s\"";
 const BITS: &str = "bits a second, like \"200Mbit/s\"";
 const MATCH: &str = "{ protocol = \"udp\", port = 53 }";
@@ -53,13 +53,23 @@ const WITH_PORTS: [u8; 3] = [6, 17, 132];
 /// A service as it is written: protocol number, and destination port or any.
 type Matched = (u8, Option<u16>);
 
+/// Rates and bursts, for the fingerprint: of packets and bits for each of [`Per`].
+type Figures = [[u64; 4]; 3];
+
+/// Whom a limit is for.
+#[derive(Debug, Clone, Copy)]
+enum Per {
+    Source,
+    Prefix,
+    Service,
+}
+
 /// A `[[rule]]` that was understood.
 #[derive(Debug)]
 pub(super) struct WrittenRule<'a> {
     rule: Rule,
     policy: Policy,
-    /// The figures, for the fingerprint.
-    figures: [u64; 4],
+    figures: Figures,
     /// Interfaces it is for; all if `None`.
     interfaces: Option<Vec<String>>,
     table: Table<'a>,
@@ -149,14 +159,34 @@ fn protocol(value: &Value<'_>, what: &str) -> Option<u8> {
 #[derive(Debug, Default)]
 struct Understood {
     policy: Policy,
-    figures: [u64; 4],
+    figures: Figures,
     written: Vec<String>,
+}
+
+impl Understood {
+    /// The figures of packets and of bits, and where the quotas are.
+    fn at(&mut self, per: Per) -> (&mut [u64; 4], [&mut Quota; 2]) {
+        let Self { policy: Policy { packets, bits, shared, .. }, figures, .. } = self;
+        let [source, prefix, service] = figures;
+        let [of_prefix, of_prefix_bits, of_service, of_service_bits] = shared;
+        match per {
+            Per::Source => (source, [packets, bits]),
+            Per::Prefix => (prefix, [&mut of_prefix.quota, &mut of_prefix_bits.quota]),
+            Per::Service => (service, [&mut of_service.quota, &mut of_service_bits.quota]),
+        }
+    }
 }
 
 /// What one element of `limit` limits.
 enum Limit {
-    Packets { rate: u64, burst: u64, written: String },
-    Bits { rate: u64, burst: u64, written: String },
+    Packets(Written),
+    Bits(Written),
+}
+
+struct Written {
+    rate: u64,
+    burst: u64,
+    text: String,
 }
 
 fn limits(value: &Value<'_>) -> Option<Understood> {
@@ -168,39 +198,68 @@ fn limits(value: &Value<'_>) -> Option<Understood> {
     let mut understood = Understood::default();
     let mut good = true;
     for element in elements {
-        match limit(&element) {
-            Some(Limit::Packets { rate, burst, written }) => {
-                if !understood.policy.packets.is_unlimited() {
-                    element
-                        .problem("a second packet rate for the same; a rule has one `rate` and one `bits`");
-                }
-                understood.policy.packets = Quota::packets(rate, burst)?;
-                understood.figures[..2].copy_from_slice(&[rate, burst]);
-                understood.written.push(written);
+        let Some((per, limit)) = limit(&element) else {
+            good = false;
+            continue;
+        };
+        let (figures, [packets, bits]) = understood.at(per);
+        let (quota, new, figures, kind, Written { rate, burst, text }) = match limit {
+            Limit::Packets(written) => {
+                let quota = Quota::packets(written.rate, written.burst)?;
+                (packets, quota, &mut figures[..2], "packet", written)
             }
-            Some(Limit::Bits { rate, burst, written }) => {
-                if !understood.policy.bits.is_unlimited() {
-                    element.problem("a second bit rate for the same; a rule has one `rate` and one `bits`");
-                }
-                understood.policy.bits = Quota::bits(rate, burst)?;
-                understood.figures[2..].copy_from_slice(&[rate, burst]);
-                understood.written.push(written);
+            Limit::Bits(written) => {
+                (bits, Quota::bits(written.rate, written.burst)?, &mut figures[2..], "bit", written)
             }
-            None => good = false,
+        };
+        if !quota.is_unlimited() {
+            element.problem(format!(
+                "a second {kind} rate for the same; a rule has one `rate` and one `bits` per source, prefix and service"
+            ));
         }
+        figures.copy_from_slice(&[rate, burst]);
+        match per {
+            Per::Source => *quota = new,
+            // Gates are for the many that are alone.
+            Per::Prefix | Per::Service => {
+                *quota = new.without_gate();
+                understood.policy.shares = 1;
+            }
+        }
+        understood.written.push(text + per.suffix());
     }
     good.then_some(understood)
 }
 
-fn limit(value: &Value<'_>) -> Option<Limit> {
+impl Per {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "source" => Some(Self::Source),
+            "prefix" => Some(Self::Prefix),
+            "service" => Some(Self::Service),
+            _ => None,
+        }
+    }
+
+    /// What people are told behind the figures.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Source => "",
+            Self::Prefix => " for each /24 or /48",
+            Self::Service => " for all together",
+        }
+    }
+}
+
+fn limit(value: &Value<'_>) -> Option<(Per, Limit)> {
     let mut table = value.table(LIMIT)?;
     let per = table.required("per", PER).and_then(|value| {
-        let per = value.string(PER)?;
-        if per != "source" {
-            value.problem(format!("{per:?} is not known; expected {PER}"));
-            return None;
+        let text = value.string(PER)?;
+        let per = Per::parse(text);
+        if per.is_none() {
+            value.problem(format!("{text:?} is not known; expected {PER}"));
         }
-        Some(())
+        per
     });
     let (packets, bits, burst) = (table.optional("rate"), table.optional("bits"), table.optional("burst"));
     let limit = match (packets, bits) {
@@ -216,8 +275,7 @@ fn limit(value: &Value<'_>) -> Option<Limit> {
         }
     };
     table.finish();
-    per?;
-    limit
+    Some((per?, limit?))
 }
 
 fn packet_limit(value: &Value<'_>, burst: Option<Value<'_>>) -> Option<Limit> {
@@ -230,8 +288,8 @@ fn packet_limit(value: &Value<'_>, burst: Option<Value<'_>>) -> Option<Limit> {
         None => packets,
     };
     let (rate, burst) = (packets?, burst?);
-    let written = format!("{} burst {burst}", value.as_string()?.trim());
-    Some(Limit::Packets { rate, burst, written })
+    let text = format!("{} burst {burst}", value.as_string()?.trim());
+    Some(Limit::Packets(Written { rate, burst, text }))
 }
 
 fn bit_limit(value: &Value<'_>, burst: Option<Value<'_>>) -> Option<Limit> {
@@ -246,8 +304,8 @@ fn bit_limit(value: &Value<'_>, burst: Option<Value<'_>>) -> Option<Limit> {
         None => bits.map(|bits| (bits / 8).clamp(MIN_BURST_BYTES, MAX_BURST)),
     };
     let (rate, burst) = (bits?, burst?);
-    let written = format!("{} burst {burst} bytes", value.as_string()?.trim());
-    Some(Limit::Bits { rate, burst, written })
+    let text = format!("{} burst {burst} bytes", value.as_string()?.trim());
+    Some(Limit::Bits(Written { rate, burst, text }))
 }
 
 /// A number with a unit, within bounds.
@@ -311,19 +369,31 @@ pub(super) fn compile(written: &[WrittenRule<'_>], interfaces: &mut [Interface])
     share_tables(interfaces);
 }
 
-/// Gives every quota cells of its own, and gates if it has any.
+/// Gives every quota cells of its own, and gates if it has any; and all those for everybody a place for batches, of which
+/// each interface's program has its own.
 fn share_tables(interfaces: &mut [Interface]) {
     let count = |uses: fn(&Quota) -> bool| {
         let policies = interfaces.iter().flat_map(|interface| &interface.limits.policies);
-        policies.flat_map(|policy| [&policy.packets, &policy.bits]).filter(|quota| uses(quota)).count()
+        let quotas = policies.flat_map(|policy| {
+            policy.shared.iter().map(|bound| &bound.quota).chain([&policy.packets, &policy.bits])
+        });
+        quotas.filter(|quota| uses(quota)).count()
     };
     let mut cells = Shares::new(CELLS.entries, count(|quota| !quota.is_unlimited()));
     let mut gates = Shares::new(GATE.entries, count(Quota::has_gate));
-    for policy in interfaces.iter_mut().flat_map(|interface| &mut interface.limits.policies) {
-        policy.packet_cells = cells.next(!policy.packets.is_unlimited());
-        policy.bit_cells = cells.next(!policy.bits.is_unlimited());
-        policy.packet_gates = gates.next(policy.packets.has_gate());
-        policy.bit_gates = gates.next(policy.bits.has_gate());
+    for policies in interfaces.iter_mut().map(|interface| &mut interface.limits.policies) {
+        for (policy, batch) in policies.iter_mut().zip((1..).step_by(2)) {
+            policy.packet_cells = cells.next(!policy.packets.is_unlimited());
+            policy.bit_cells = cells.next(!policy.bits.is_unlimited());
+            policy.packet_gates = gates.next(policy.packets.has_gate());
+            policy.bit_gates = gates.next(policy.bits.has_gate());
+            for bound in &mut policy.shared {
+                bound.cells = cells.next(!bound.quota.is_unlimited());
+            }
+            for (bound, batch) in policy.shared[SERVICE..].iter_mut().zip(batch..) {
+                bound.batch = if bound.quota.is_unlimited() { 0 } else { batch };
+            }
+        }
     }
 }
 
@@ -369,7 +439,7 @@ fn limits_of(interface: &str, general: Option<&WrittenRule<'_>>, services: &[&Wr
         return limits;
     }
     let mut ids = Vec::new();
-    let mut policy = |policy: Policy, name: &str, service: Option<Matched>, figures: [u64; 4]| Policy {
+    let mut policy = |policy: Policy, name: &str, service: Option<Matched>, figures: Figures| Policy {
         id: fingerprint(interface, name, service, figures, &mut ids),
         ..policy
     };
@@ -381,7 +451,7 @@ fn limits_of(interface: &str, general: Option<&WrittenRule<'_>>, services: &[&Wr
     if let (Some(packets), Some(bits_quota)) =
         (Quota::packets(PATH_MTU_RATE, PATH_MTU_BURST), Quota::bits(bits, bytes))
     {
-        let figures = [PATH_MTU_RATE, PATH_MTU_BURST, bits, bytes];
+        let figures = [[PATH_MTU_RATE, PATH_MTU_BURST, bits, bytes], [0; 4], [0; 4]];
         // Without gates, which are for the many packets of the rules.
         let budget =
             Policy { packets: packets.without_gate(), bits: bits_quota.without_gate(), ..Policy::UNLIMITED };
@@ -406,7 +476,7 @@ fn fingerprint(
     interface: &str,
     name: &str,
     service: Option<Matched>,
-    figures: [u64; 4],
+    [source, others @ ..]: Figures,
     taken: &mut Vec<u32>,
 ) -> u32 {
     // FNV-1a: it has to be stable from one version to the next, which the standard library's hashers are not.
@@ -424,7 +494,10 @@ fn fingerprint(
         feed(&[1, protocol, u8::from(port.is_some())]);
         feed(&port.unwrap_or(0).to_be_bytes());
     }
-    for figure in figures {
+    for figure in source {
+        feed(&figure.to_be_bytes());
+    }
+    for figure in others.as_flattened().iter().filter(|_| others != [[0; 4]; 2]) {
         feed(&figure.to_be_bytes());
     }
     let mut id = u32::try_from((hash ^ hash >> 30) & 0x3fff_ffff).unwrap_or(0);

@@ -46,7 +46,15 @@ fn the_example_holds_every_key_with_its_default() {
         .collect();
     let full = config(&uncommented);
     assert_eq!(full.lists.len(), 1);
-    assert_eq!(full.interfaces[0].rules[0].limits, ["200/s burst 400", "200Mbit/s burst 25000000 bytes"]);
+    assert_eq!(
+        full.interfaces[0].rules[0].limits,
+        [
+            "200/s burst 400",
+            "200Mbit/s burst 25000000 bytes",
+            "2k/s burst 2000 for each /24 or /48",
+            "50k/s burst 50000 for all together"
+        ]
+    );
     assert_eq!(full.control.group.as_deref(), Some("limiter"));
 }
 
@@ -98,6 +106,7 @@ directory = "/sys/fs/bpf/limiter"
     assert_eq!(Some(service.packets), Quota::packets(200, 400));
     assert!(service.bits.is_unlimited());
     assert_eq!(interface.limits.service(&Transport::with_port(17, 54)), None);
+    assert_eq!((all.shares, service.shares), (0, 0));
 }
 
 #[test]
@@ -322,4 +331,50 @@ fn policies_have_cells_of_their_own() {
     taken.sort_by_key(|cells| cells.at);
     assert!(taken.windows(2).all(|pair| pair[0].at + pair[0].count <= pair[1].at), "{taken:?}");
     assert!(taken.iter().all(|cells| cells.at + cells.count <= CELLS.entries), "{taken:?}");
+}
+
+/// Each of the six limits of a rule is one of its own.
+#[test]
+fn limits_that_sources_share() {
+    let rule = |limits: &str| {
+        let config = config(&format!("{ETH0}[[rule]]\nname = \"all\"\nlimit = [ {limits} ]\n"));
+        let interface = config.interfaces.into_iter().next().unwrap();
+        (interface.limits.policies[POLICY_ALL], interface.rules[0].limits.clone())
+    };
+    let (policy, written) = rule(
+        r#"{ per = "service", bits = "1Gbit/s" }, { per = "prefix", rate = "3k/s" }, { per = "source", rate = "1k/s" },
+           { per = "prefix", bits = "2Mbit/s" }, { per = "source", bits = "4Mbit/s" }, { per = "service", rate = "5k/s" }"#
+            .replace('\n', " ")
+            .as_str(),
+    );
+    assert_eq!(policy.shares, 1);
+    assert_eq!(Some(policy.packets), Quota::packets(1_000, 1_000));
+    assert_eq!(Some(policy.bits), Quota::bits(4_000_000, 500_000));
+    let shared = [
+        Quota::packets(3_000, 3_000),
+        Quota::bits(2_000_000, 250_000),
+        Quota::packets(5_000, 5_000),
+        Quota::bits(1_000_000_000, 125_000_000),
+    ];
+    assert_eq!(
+        policy.shared.map(|bound| Some(bound.quota)),
+        shared.map(|quota| quota.map(Quota::without_gate))
+    );
+    assert_eq!(policy.shared.map(|bound| bound.batch), [0, 0, 1, 2]);
+    let shares = policy.shared.map(|bound| bound.cells);
+    assert!(
+        shares
+            .iter()
+            .all(|share| share.count > 0 && shares.iter().filter(|other| *other == share).count() == 1)
+    );
+    assert_eq!(written[0], "1Gbit/s burst 125000000 bytes for all together");
+    assert_eq!(written[1], "3k/s burst 3000 for each /24 or /48");
+    assert_eq!(written[2], "1k/s burst 1000");
+
+    // A rule may have no limit per source at all, and whatever is shared makes another rule of it.
+    let (service, _) = rule(r#"{ per = "service", rate = "1k/s" }"#);
+    assert!(service.packets.is_unlimited() && !service.is_unlimited());
+    let (prefix, _) = rule(r#"{ per = "prefix", rate = "1k/s" }"#);
+    let (source, _) = rule(r#"{ per = "source", rate = "1k/s" }"#);
+    assert!(service.id != prefix.id && prefix.id != source.id && source.id != service.id);
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Input;
 use crate::gcra::{Quota, Step};
-use crate::slots::{Charge, Policy, Share, WAYS};
-use crate::testing::tables::MemoryRates;
+use crate::slots::{Bound, Charge, PREFIX, Policy, SERVICE, Share, WAYS};
+use crate::testing::tables::{CPUS, MemoryRates};
 use crate::{Address, Nanos};
 
 const SECOND: u128 = 1_000_000_000;
@@ -241,16 +241,62 @@ pub fn a_gate_gives_no_more_and_takes_nothing(data: &[u8]) {
         }
     }
     for admitted in admitted {
-        // Every window from one packet to another: the time that all of it but the last one took up, against its length
-        // and what is allowed on top.
-        let (mut took, mut ahead) = (0_i128, 0);
-        for (now, cost) in admitted {
-            let start = i128::from(now) - took;
-            ahead = if took == 0 { start } else { start.max(ahead) };
-            let over = took + ahead - i128::from(now);
-            assert!(over <= i128::from(tolerance + quota.slack()), "{over} ns ahead; {quota:?}");
-            took += i128::from(cost);
+        no_window_takes_more(&admitted, tolerance + quota.slack(), &quota);
+    }
+}
+
+/// What all CPUs take out of one bucket together is no more than its burst and rate, however large what each of them
+/// takes at once; and the limit of a network holds for all its sources.
+pub fn sources_that_share_get_no_more(data: &[u8]) {
+    let mut input = Input(data);
+    let is_bits = input.byte() & 1 == 1;
+    let at = if input.byte() & 1 == 1 { PREFIX } else { SERVICE } + usize::from(is_bits);
+    let rate = 1 + input.magnitude(10);
+    let burst = 1 + u64::from(input.u16() % 5_000);
+    let quota = if is_bits { Quota::bits(rate * 1_000, burst * 1_000) } else { Quota::packets(rate, burst) };
+    let quota = quota.expect("within the bounds");
+    let mut policy = Policy { id: 1, shares: 1, ..Policy::UNLIMITED };
+    policy.shared[at] = Bound { quota, batch: u32::from(at >= SERVICE), ..Bound::UNLIMITED };
+    let mut rates = MemoryRates::new(1, 1, 1);
+    let (mut now, mut admitted) = (Nanos(1 << 40), Vec::new());
+    for _ in 0..MAX_RUNS {
+        if input.is_empty() {
+            break;
         }
+        let kind = input.byte();
+        let by = u64::from(input.byte());
+        now.0 += match kind & 3 {
+            0 => 0,
+            1 => quota.cost(800) * by / 16,
+            2 => quota.slack() * by / 64,
+            _ => 200 * quota.slack() * by / 200,
+        };
+        rates.cpu = usize::from(kind >> 2) % CPUS;
+        let count = if kind >> 5 == 0 { burst * 9 / 8 } else { u64::from(input.byte() % 32) };
+        for _ in 0..count {
+            let bytes = if is_bits { 60 + u32::from(input.byte()) * 12 } else { 60 };
+            let source = Address::V4([10, 0, 0, input.byte()]);
+            match rates.charge(&source, &policy, bytes, now).expect("all indices are there") {
+                Charge::Conforms => admitted.push((now.0, quota.cost(bytes))),
+                Charge::OverPackets => assert!(!is_bits),
+                Charge::OverBits => assert!(is_bits),
+            }
+        }
+    }
+    // One frame may reach beyond the burst, as ever; but other CPUs may still have some of what is within.
+    let unequal = quota.cost(u32::from(u8::MAX) * 12 + 60) - quota.cost(60);
+    no_window_takes_more(&admitted, 200 * quota.slack() + 199 + unequal, &quota);
+}
+
+/// Checks every window from one packet to another, of those admitted at these moments for these costs: the time that all
+/// but the last one took up, against its length and what may be `ahead`.
+fn no_window_takes_more(admitted: &[(u64, u64)], ahead: u64, quota: &Quota) {
+    let (mut took, mut earliest) = (0, i128::MIN);
+    for (now, cost) in admitted {
+        earliest = earliest.max(i128::from(*now) - took);
+        let over = took + earliest - i128::from(*now);
+        assert!(over <= i128::from(ahead), "{over} ns ahead of {ahead}; {quota:?}");
+        took += i128::from(*cost);
     }
 }
 

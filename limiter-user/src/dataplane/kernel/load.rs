@@ -10,9 +10,12 @@ use limiter_common::abi::{self, Limits, MAPS, MapSpec, Settings};
 
 use super::maps::{Map, Maps, entries};
 use super::object::OBJECT;
-use super::{AttachMode, bpf};
+use super::{AttachMode, bpf, counters};
 use crate::config::{self, Capacity};
 use crate::host;
+
+/// The logarithm of so many CPUs that nobody is promised too much, if nobody knows how many there are.
+const MANY_CPUS: u32 = 10;
 
 /// A global as bytes.
 #[derive(Clone, Copy)]
@@ -55,7 +58,8 @@ pub(super) fn settings(
         limited: u32::from(interface.limited),
         super_frames: u32::from(mode == AttachMode::Generic),
         log_drops: u32::from(log_drops),
-        reserved: 0,
+        cpu_bits: counters::possible_cpus()
+            .map_or(MANY_CPUS, |cpus| cpus.next_power_of_two().trailing_zeros()),
     }
 }
 
