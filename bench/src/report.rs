@@ -31,7 +31,7 @@ pub(crate) struct Target {
 }
 
 /// The slack of what is sampled: CI runs on other machines, and beside others.
-pub(crate) const SAMPLED: f64 = 1.5;
+pub(crate) const SAMPLED: f64 = 2.0;
 
 /// A median, and the 95 % interval of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
