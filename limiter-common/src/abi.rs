@@ -198,14 +198,14 @@ pub const MMAPABLE: u32 = 1 << 10;
 
 /// See [`crate::lists::v4`].
 pub const LEVEL_V4: MapSpec =
-    spec("level_v4", MapKind::Array, 4, size_of::<u64>(), v4::LEVEL_WORDS as u32, MMAPABLE);
+    spec("level_v4", MapKind::Array, 4, size_of::<u64>(), count(v4::LEVEL_WORDS), MMAPABLE);
 pub const WIDE_V4: MapSpec =
-    spec("wide_v4", MapKind::Array, 4, size_of::<u64>(), v4::WIDE_WORDS as u32, MMAPABLE);
+    spec("wide_v4", MapKind::Array, 4, size_of::<u64>(), count(v4::WIDE_WORDS), MMAPABLE);
 pub const EXACT_V4: MapSpec =
     spec("exact_v4", MapKind::Array, 4, size_of::<v4::Bucket<u64>>(), 1 << 12, MMAPABLE);
 /// See [`crate::lists::v6`].
 pub const FILTER_V6: MapSpec =
-    spec("filter_v6", MapKind::Array, 4, size_of::<u64>(), v6::FILTER_WORDS as u32, MMAPABLE);
+    spec("filter_v6", MapKind::Array, 4, size_of::<u64>(), count(v6::FILTER_WORDS), MMAPABLE);
 pub const EXACT_V6: MapSpec =
     spec("exact_v6", MapKind::Array, 4, size_of::<v6::Bucket<u64>>(), 1 << 12, MMAPABLE);
 /// One entry.
@@ -237,6 +237,11 @@ pub const LIMITS_GLOBAL: &str = "LIMITS";
 /// Names of the program with and without support for multi-buffer frames.
 pub const PROGRAM_FRAGS: &str = "limiter_frags";
 pub const PROGRAM_LINEAR: &str = "limiter";
+
+#[expect(clippy::cast_possible_truncation, reason = "less than a million, known at compile time")]
+const fn count(words: usize) -> u32 {
+    words as u32
+}
 
 #[expect(clippy::cast_possible_truncation, reason = "sizes of a few bytes, known at compile time")]
 const fn spec(

@@ -141,4 +141,5 @@ fn store(word: &core::sync::atomic::AtomicU64, new: u64) {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests;

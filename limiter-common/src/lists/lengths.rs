@@ -29,9 +29,15 @@ pub(super) fn keep_lengths(words: &[AtomicU64], used: impl Fn(usize) -> bool) {
         let old = word.load(Ordering::Relaxed);
         let first = words.first().is_some_and(|first| core::ptr::eq(first, word));
         let bytes = (0..8).map(|at| (old >> (at * 8) & 0xff, at * 8)).filter(|(byte, _)| *byte != 0);
-        let kept =
-            bytes.filter(|(byte, _)| used(*byte as usize - 1)).fold(0, |all, (byte, at)| all | byte << at);
+        let kept = bytes
+            .filter(|(byte, _)| used(usize::from(length_of(*byte))))
+            .fold(0, |all, (byte, at)| all | byte << at);
         more |= kept != 0;
         store(word, if first && more && kept == 0 { old } else { kept });
     }
+}
+
+/// The length that a byte, which is not 0, stands for.
+fn length_of(byte: u64) -> u8 {
+    u8::try_from(byte - 1).unwrap_or(u8::MAX)
 }

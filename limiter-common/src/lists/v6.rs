@@ -34,6 +34,7 @@ pub struct Slot<W> {
 /// A bucket of the exact table, taken from the first place on; so it is full if the last was ever taken.
 pub type Bucket<W> = [Slot<W>; ENTRIES];
 
+const FILTER_BITS: u32 = 1 << 25;
 const TURN_AT: u32 = 2 * DEADLINE_BITS;
 
 /// The tables, for reading.
@@ -101,7 +102,7 @@ impl Key {
 #[inline(always)]
 const fn filter_bit(high: u64, length: u32, secret: [u64; 2]) -> (u32, u32) {
     let hash = mix(high ^ (length as u64) << 1, secret);
-    let bit = low_bits(hash, (FILTER_WORDS * 64) as u32);
+    let bit = low_bits(hash, FILTER_BITS);
     (bit >> 6, bit & 63)
 }
 

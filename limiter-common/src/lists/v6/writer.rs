@@ -230,4 +230,8 @@ fn deadlines(listed: Listed, turn: u64) -> u64 {
     listed.block() | listed.allow() << DEADLINE_BITS | turn << TURN_AT
 }
 
-const _: () = assert!(ENTRIES * size_of::<Slot<u64>>() == 128 && LENGTH_WORDS * 8 == 64);
+const _: () = assert!(
+    super::FILTER_BITS as usize == super::FILTER_WORDS * 64
+        && ENTRIES * size_of::<Slot<u64>>() == 128
+        && LENGTH_WORDS * 8 == 64
+);
