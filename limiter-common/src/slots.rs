@@ -211,7 +211,7 @@ pub enum Act {
 /// A source under a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
-    /// Owner of the slot for packets. Never 0, and without [`BITS`].
+    /// Owner of the slot for packets. Never 0, and without `BITS`.
     pub owner: u64,
     /// A keyed hash of the network, which is whom a source without a slot shares with.
     pub network: u64,

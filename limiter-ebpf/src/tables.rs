@@ -48,15 +48,23 @@ impl Tables for KernelTables {
         let quotas = globals::limits()?.policies.get(policy)?;
         let policy = u32::try_from(policy).ok()?;
         let key = Key::new(source, quotas.id, globals::secret());
+        let alone = quotas.bits.is_unlimited() && quotas.shares == 0;
+        if alone && quotas.packets.has_gate() {
+            // Most packets need no more than their gate, and no call.
+            let gate = maps::GATE.get(key.packet_gate(quotas, globals::secret()))?;
+            if pass_gate(gate, &quotas.packets, quotas.packets.cost(bytes), now) {
+                return Some(Charge::Conforms);
+            }
+        }
+        if alone {
+            return match step_bucket(key.owner, key.network, policy, bytes, now.0) {
+                ADMIT => Some(Charge::Conforms),
+                REFUSE => Some(Charge::OverPackets),
+                _ => None,
+            };
+        }
         let flag = |act| if act == Act::Ask { ASK } else { 0 };
         let step = |unit, act| {
-            // Most packets need no more than their gate, and no call.
-            if (unit, act) == (Unit::Packets, Act::Charge) && quotas.packets.has_gate() {
-                let gate = maps::GATE.get(key.packet_gate(quotas, globals::secret()))?;
-                if pass_gate(gate, &quotas.packets, quotas.packets.cost(bytes), now) {
-                    return Some(true);
-                }
-            }
             let unit = if unit == Unit::Bits { OF_BITS } else { 0 };
             match step_bucket(key.owner, key.network, policy | unit | flag(act), bytes, now.0) {
                 ADMIT => Some(true),

@@ -21,7 +21,7 @@ const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.c
 const SESSIONS: &str = "/run/systemd/sessions";
 
 /// Reads both clocks. The monotonic one is the precise `CLOCK_MONOTONIC`; the kernel's deadlines may pass a
-/// [tick](self::tick) later, since it asks the coarse one.
+/// [`tick`] later, since it asks the coarse one.
 #[must_use]
 pub fn now() -> Now {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

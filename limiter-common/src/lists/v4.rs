@@ -28,7 +28,7 @@ pub const LENGTH_WORDS: usize = 4;
 /// | 1 | whether it is allowed; else it is blocked |
 /// | 29 | the deadline |
 ///
-/// Words are taken from the first on, and [`REMOVED`] ones are not 0, so a bucket is full if its last word is not 0.
+/// Words are taken from the first on, and `REMOVED` ones are not 0, so a bucket is full if its last word is not 0.
 pub type Bucket<W> = [W; WORDS];
 
 /// Bit of a word that says which of the two deadlines it has.

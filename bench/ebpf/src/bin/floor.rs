@@ -63,7 +63,6 @@ mod program {
 
     /// A word by chance, always the same for the same source.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of a word")]
     fn index(source: u64, mask: u64) -> u32 {
         (source.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & mask) as u32
     }

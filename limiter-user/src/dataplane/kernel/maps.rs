@@ -21,7 +21,7 @@ pub(super) const fn kind_number(kind: MapKind) -> u32 {
     }
 }
 
-/// Entries of a map under a configuration; those of a table that [grows](grows), at first.
+/// Entries of a map under a configuration; those of a table that grows, at first.
 pub(super) fn entries(spec: &MapSpec, capacity: &Capacity) -> u32 {
     let ways = u32::try_from(limiter_common::slots::WAYS).unwrap_or(1);
     let sets = capacity.sources.div_ceil(ways).clamp(1, 1 << 24).next_power_of_two();
