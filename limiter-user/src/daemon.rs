@@ -153,7 +153,8 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let (published, state) = watch::channel(Arc::new(state));
     let (stop, stopping) = watch::channel(false);
     let (to_daemon, requests) = mpsc::channel(16);
-    let backend = Backend { enforcer: enforcer.clone(), reader: Arc::clone(&reader), daemon: to_daemon };
+    let (reader_too, clock) = (Arc::clone(&reader), host::now);
+    let backend = Backend { enforcer: enforcer.clone(), reader: reader_too, clock, daemon: to_daemon };
     let mut servers = vec![tokio::spawn(server::serve(socket, operators, backend, stopping.clone()))];
     let (metrics_told, metrics_problem) = watch::channel(None);
     if let Some(address) = config.metrics {

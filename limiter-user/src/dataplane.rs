@@ -7,7 +7,7 @@ pub mod memory;
 use std::fmt;
 
 use limiter_common::abi::{Count, Entry};
-use limiter_common::{Address, Prefix, Reason};
+use limiter_common::{Address, Nanos, Prefix, Reason};
 
 use crate::config::Capacity;
 
@@ -126,12 +126,30 @@ pub struct TableCapacity {
     pub capacity: u32,
 }
 
+/// A blocked source that still sends, see [`limiter_common::hits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    pub address: Address,
+    /// Frames of it that were dropped: an estimate from samples.
+    pub packets: u64,
+    /// `CLOCK_MONOTONIC` of the last sample.
+    pub seen: Nanos,
+}
+
 /// Reads what the kernel counted.
 pub trait Reader: Send + Sync {
     /// # Errors
     ///
     /// If the kernel cannot be read.
     fn counts(&self) -> std::io::Result<Vec<InterfaceCounts>>;
+
+    /// The blocked sources that were dropped most often of late, in no order; one may be there twice, each time with a
+    /// part of its frames. Those that send little are not in it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be read.
+    fn hits(&self) -> std::io::Result<Vec<Hit>>;
 
     fn capacities(&self) -> Vec<TableCapacity>;
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use limiter_tests::lab::{HOST, OUTSIDE};
 use limiter_tests::traffic::{Flood, Generator, Sender, same};
-use limiter_tests::{Config, Daemon, Lab, frames, in_lab};
+use limiter_tests::{Config, Daemon, Lab, frames, in_lab, wait};
+use serde_json::Value;
 
 const INTERFACE: &str = HOST.interface;
 /// A hardware address of senders that are to be told apart by it.
@@ -305,6 +306,55 @@ fn ended_entries_do_not_hide_wider_ones() {
             sent.frames
         );
         ensure!(passed == 0, "an ended entry hid a wider one that is in force");
+        Ok(())
+    });
+}
+
+/// A flood is estimated by source and by prefix, and the blocks that nobody runs into have no hits.
+#[test]
+fn blocks_tell_their_hits() {
+    in_lab("hits", |lab| {
+        let daemon = Daemon::start(lab, &Config::default())?;
+        daemon.cli.ok("block add 198.51.100.7 198.51.100.8 198.51.100.0/24 2001:db8:bad::/48")?;
+        let flood = |source: &str| -> Result<u64> {
+            let before = daemon.cli.counter(INTERFACE, "blocked")?;
+            let generators = vec![same(frames::udp(source.parse()?, 60))];
+            let sent = Flood::run(lab, 20_000, generators, Duration::from_millis(400))?;
+            println!("{source}: {sent:?}");
+            let dropped = || Ok(daemon.cli.counter(INTERFACE, "blocked")? - before);
+            wait::until_true("a flood is dropped", Duration::from_secs(10), || {
+                Ok(dropped()? >= sent.frames * 9 / 10)
+            })?;
+            dropped()
+        };
+        let host = flood("198.51.100.7")?;
+        let prefix = host + flood("198.51.100.9")?;
+        let wide = flood("2001:db8:bad::7")?;
+        let listed = daemon.cli.ok("block list --json")?;
+        let claims: Vec<Value> = listed.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        for (prefix, frames) in [
+            ("198.51.100.7", Some(host)),
+            ("198.51.100.8", None),
+            ("198.51.100.0/24", Some(prefix)),
+            ("2001:db8:bad::/48", Some(wide)),
+        ] {
+            let claim = claims.iter().find(|claim| claim["prefix"] == prefix).context("not listed")?;
+            let (packets, seen) = (claim["packets"].as_u64(), claim["last_seen"].as_str());
+            println!("{prefix}: {packets:?} of {frames:?}, last seen {seen:?}");
+            match (packets, frames) {
+                (Some(packets), Some(frames)) => {
+                    ensure!((frames / 2..=frames * 2).contains(&packets), "{prefix}: {claim}");
+                    // To the second, in the form that sorts like time.
+                    let (created, seen) = (claim["created"].as_str(), seen.context("never seen")?);
+                    ensure!(created.is_some_and(|created| created <= seen), "{prefix}: {claim}");
+                }
+                (packets, frames) => ensure!(packets == frames && seen.is_none(), "{prefix}: {claim}"),
+            }
+        }
+        let table = daemon.cli.ok("block list")?;
+        let row = table.lines().find(|line| line.starts_with("198.51.100.7 ")).context("not listed")?;
+        ensure!(row.contains("s ago"), "{table}");
+        ensure!(daemon.cli.ok("block test 198.51.100.7")?.contains("last seen"));
         Ok(())
     });
 }

@@ -150,6 +150,7 @@ pub enum Block {
     ///   limiter block list
     ///   limiter block list --json | jq -r .prefix
     ///
+    /// HITS and SEEN are sampled estimates of what was dropped of late, for the sources that send most.
     /// As JSON, one object a line.
     #[command(verbatim_doc_comment)]
     List,

@@ -75,14 +75,15 @@ pub(super) async fn remove(
 pub(super) async fn list(session: &mut Session<impl Write>, action: Action) -> Result<Exit, Stop> {
     let mut lines = session.client.list(action).await?;
     if !session.json {
-        render::list_heading(&mut session.out, session.palette)?;
+        render::list_heading(&mut session.out, session.palette, action)?;
     }
     while let Some(claims) = lines.next().await? {
+        let now = jiff::Timestamp::now();
         for claim in claims {
             if session.json {
                 session.json(&claim)?;
             } else {
-                render::list_row(&mut session.out, session.palette, &claim)?;
+                render::list_row(&mut session.out, session.palette, &claim, now)?;
             }
         }
         // What has arrived is shown, also if the next piece takes a while.

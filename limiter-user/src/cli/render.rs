@@ -75,20 +75,45 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
 /// From here on a table's fill level is worth a colour, in percent.
 const ALMOST_FULL: u64 = 85;
 
-/// Columns of a list have fixed widths, since it streams; the free text comes last.
-pub(super) fn list_heading(out: &mut impl Write, palette: Palette) -> io::Result<()> {
-    let line = format!("{:<24} {:<18} {:<12} {}", "PREFIX", "OWNER", "EXPIRES", "REASON");
+/// Columns of a list have fixed widths, since it streams; the free text comes last. Hits are those of blocks.
+pub(super) fn list_heading(out: &mut impl Write, palette: Palette, action: Action) -> io::Result<()> {
+    let hits = match action {
+        Action::Block => format!("{:>12} {:<12} ", "HITS", "SEEN"),
+        Action::Allow => String::new(),
+    };
+    let line = format!("{:<24} {:<18} {:<12} {hits}REASON", "PREFIX", "OWNER", "EXPIRES");
     writeln!(out, "{}", palette.heading(line))
 }
 
-pub(super) fn list_row(out: &mut impl Write, palette: Palette, claim: &Claim) -> io::Result<()> {
+pub(super) fn list_row(
+    out: &mut impl Write,
+    palette: Palette,
+    claim: &Claim,
+    now: jiff::Timestamp,
+) -> io::Result<()> {
     let expires = claim.seconds_left.map_or_else(|| "never".to_owned(), |left| format!("in {}", rough(left)));
-    write!(out, "{:<24} {:<18} ", claim.prefix, printable(&claim.owner))?;
+    write!(out, "{:<24} {:<18} {expires:<12} ", claim.prefix, printable(&claim.owner))?;
+    if claim.action == Action::Block {
+        let hits = claim.packets.map_or_else(|| "-".to_owned(), grouped);
+        let seen = claim.last_seen.as_deref().map_or(Cow::Borrowed("-"), |seen| ago(seen, now));
+        write!(out, "{hits:>12} {seen:<12} ")?;
+    }
     let reason = claim.reason.as_deref().map_or(Cow::Borrowed("-"), printable);
     if claim.allowed {
-        writeln!(out, "{expires:<12} {} {reason}", palette.warning("(allowed, so not dropped)"))
+        writeln!(out, "{} {reason}", palette.warning("(allowed, so not dropped)"))
     } else {
-        writeln!(out, "{expires:<12} {reason}")
+        writeln!(out, "{reason}")
+    }
+}
+
+/// How long before `now` a time of the protocol was; the time itself if it is none.
+fn ago(time: &str, now: jiff::Timestamp) -> Cow<'_, str> {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(then) => {
+            let seconds = now.as_second().saturating_sub(then.as_second());
+            format!("{} ago", rough(u64::try_from(seconds).unwrap_or(0))).into()
+        }
+        Err(_) => printable(time),
     }
 }
 
@@ -149,6 +174,10 @@ pub(super) fn claim_sentence(out: &mut impl Write, palette: Palette, claim: &Cla
     write!(out, ", since {}", claim.created)?;
     if let Some(actor) = &claim.actor {
         write!(out, " by {}", printable(actor))?;
+    }
+    if let (Some(packets), Some(seen)) = (claim.packets, &claim.last_seen) {
+        write!(out, ", about {} dropped of late", counted(packets, "frame", "frames"))?;
+        write!(out, ", last seen {}", printable(seen))?;
     }
     if let Some(reason) = &claim.reason {
         write!(out, ": {}", printable(reason))?;

@@ -106,6 +106,8 @@ fn claim() -> Claim {
         expires: Some("2026-01-02T06:16:05Z".to_owned()),
         seconds_left: Some(11_520),
         allowed: false,
+        packets: Some(1_280),
+        last_seen: Some("2026-01-02T03:59:55Z".to_owned()),
     }
 }
 
@@ -118,6 +120,8 @@ fn list_claim() -> Claim {
         expires: None,
         seconds_left: None,
         allowed: true,
+        packets: None,
+        last_seen: None,
         ..claim()
     }
 }
@@ -125,9 +129,15 @@ fn list_claim() -> Claim {
 #[test]
 fn a_list() {
     let nasty = Claim { reason: Some("\x1b[2J\r\nforged row \u{202e}txet".to_owned()), ..claim() };
+    let never = Claim { last_seen: Some("\x07never".to_owned()), ..claim() };
+    let allow = Claim { action: Action::Allow, packets: None, last_seen: None, ..claim() };
+    let now: jiff::Timestamp = "2026-01-02T04:02:00Z".parse().unwrap();
     insta::assert_snapshot!(rendered(|out| {
-        render::list_heading(out, PLAIN)?;
-        [claim(), list_claim(), nasty].iter().try_for_each(|claim| render::list_row(out, PLAIN, claim))
+        render::list_heading(out, PLAIN, Action::Block)?;
+        let blocks = [claim(), list_claim(), nasty, never];
+        blocks.iter().try_for_each(|claim| render::list_row(out, PLAIN, claim, now))?;
+        render::list_heading(out, PLAIN, Action::Allow)?;
+        render::list_row(out, PLAIN, &allow, now)
     }));
 }
 

@@ -75,6 +75,13 @@ pub struct Claim {
     /// Only for blocks: an allow covers it, so it does not drop.
     #[serde(default)]
     pub allowed: bool,
+    /// Only for blocks: frames from here that were dropped of late, whoever's claim it was. An estimate from samples, and
+    /// only of the sources that send most; absent if none was sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+    /// When the last of them was sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<String>,
 }
 
 /// What would happen to a packet, and why.

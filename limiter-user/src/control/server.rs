@@ -3,6 +3,7 @@
 
 mod body;
 mod decisions;
+mod hits;
 mod listen;
 mod routes;
 
@@ -35,6 +36,8 @@ pub enum Request {
 pub struct Backend {
     pub enforcer: enforcer::Handle,
     pub reader: Arc<dyn Reader>,
+    /// Both clocks, to say when something happened.
+    pub clock: fn() -> enforcer::Now,
     pub daemon: mpsc::Sender<Request>,
 }
 

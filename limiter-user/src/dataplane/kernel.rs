@@ -120,10 +120,11 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// If the number of CPUs cannot be read.
+    /// If the number of CPUs cannot be read, or a map cannot be mapped.
     pub fn reader(&self) -> anyhow::Result<Arc<dyn Reader>> {
         Ok(Arc::new(
-            KernelReader::new(Arc::clone(&self.maps), self.capacity).context("cannot count the CPUs")?,
+            KernelReader::new(Arc::clone(&self.maps), self.capacity)
+                .context("cannot read the kernel's counters")?,
         ))
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use limiter_common::abi::{Count, Entry};
 use limiter_common::{Prefix, Reason};
 
-use super::{ApplyError, Change, InterfaceCounts, Reader, Table, TableCapacity, Writer};
+use super::{ApplyError, Change, Hit, InterfaceCounts, Reader, Table, TableCapacity, Writer};
 
 /// Tables in memory. Clones share them, so a test can keep one and look at what the other was told.
 #[derive(Debug, Clone)]
@@ -21,6 +21,7 @@ struct State {
     used: BTreeMap<&'static str, u32>,
     capacity: u32,
     counts: BTreeMap<String, [Count; Reason::ALL.len()]>,
+    hits: Vec<Hit>,
     refusal: Option<i32>,
 }
 
@@ -32,6 +33,7 @@ impl MemoryDataplane {
             used: BTreeMap::new(),
             capacity,
             counts: BTreeMap::new(),
+            hits: Vec::new(),
             refusal: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -61,6 +63,11 @@ impl MemoryDataplane {
         let count = &mut counts[usize::from(reason.index())];
         count.packets += 1;
         count.bytes += bytes;
+    }
+
+    /// Adds a blocked source that sends.
+    pub fn hit(&self, hit: Hit) {
+        self.lock().hits.push(hit);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -105,6 +112,10 @@ impl Reader for MemoryDataplane {
                 counts: Reason::ALL.iter().copied().zip(counts.iter().copied()).collect(),
             })
             .collect())
+    }
+
+    fn hits(&self) -> std::io::Result<Vec<Hit>> {
+        Ok(self.lock().hits.clone())
     }
 
     fn capacities(&self) -> Vec<TableCapacity> {

@@ -25,6 +25,16 @@ pub(super) fn claim(list: &Blocklist, claim: blocklist::Claim, now: Now) -> prot
         // A claim that has a moment left has not expired.
         seconds_left: left.map(|left| left.as_secs() + u64::from(left.subsec_nanos() > 0)),
         allowed: key.action == Action::Block && list.entry(key.prefix).allows(now.boot),
+        packets: None,
+        last_seen: None,
+    }
+}
+
+impl Now {
+    /// A moment of the kernel's clock in the past, as RFC 3339. Too late by the time that the machine slept since.
+    pub fn past(self, then: Nanos) -> String {
+        let ago = Duration::from_nanos(self.boot.saturating_sub(then).0);
+        time(Some(self.wall.checked_sub(ago).unwrap_or(UNIX_EPOCH)))
     }
 }
 

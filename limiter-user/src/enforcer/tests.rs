@@ -176,6 +176,8 @@ async fn what_is_added_is_in_force_durable_and_listed() {
             expires: Some("2023-11-14T22:31:00Z".to_owned()),
             seconds_left: Some(60),
             allowed: false,
+            packets: None,
+            last_seen: None,
         }
     );
     assert_eq!(claims(&handle, Action::Allow).await, []);

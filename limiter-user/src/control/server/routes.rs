@@ -16,13 +16,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::body::{self, invalid};
 use super::decisions::Decision;
+use super::hits::Hits;
 use super::{Backend, Request};
 use crate::blocklist;
 use crate::config::Action;
 use crate::config::lists::{Parsed, Parser};
 use crate::control::protocol::{
-    AddRequest, AddResponse, Counters, DetachRequest, Detached, Explanation, InterfaceCounters, Problem,
-    ProblemKind, ReasonCount, Reloaded, RemoveRequest, RemoveResponse, Status,
+    AddRequest, AddResponse, Claim, Counters, DetachRequest, Detached, Explanation, InterfaceCounters,
+    Problem, ProblemKind, ReasonCount, Reloaded, RemoveRequest, RemoveResponse, Status,
 };
 use crate::dataplane::InterfaceCounts;
 use crate::enforcer::{self, ImportOptions, Page, Question};
@@ -252,31 +253,31 @@ fn decided<T>(
 }
 
 async fn list_blocks(State(shared): State<Shared>) -> Result<Response, Refusal> {
-    list(shared.backend.enforcer, Action::Block).await
+    list(shared.backend, Action::Block).await
 }
 
 async fn list_allows(State(shared): State<Shared>) -> Result<Response, Refusal> {
-    list(shared.backend.enforcer, Action::Allow).await
+    list(shared.backend, Action::Allow).await
 }
 
 /// A claim per line, page by page: memory does not grow with the list, and the Enforcer serves others in between.
-async fn list(enforcer: enforcer::Handle, action: Action) -> Result<Response, Refusal> {
+async fn list(backend: Backend, action: Action) -> Result<Response, Refusal> {
     // The first page before the answer begins, so that an error can still be told.
-    let first = enforcer.page(action, None, PAGE).await?;
+    let first = backend.enforcer.page(action, None, PAGE).await?;
     let pages = stream::unfold(Some(Ok(first)), move |page| {
-        let enforcer = enforcer.clone();
+        let backend = backend.clone();
         async move {
-            let Page { claims, next } = match page? {
+            let Page { mut claims, next } = match page? {
                 Ok(page) => page,
                 Err(error) => return Some((Err(std::io::Error::other(error)), None)),
             };
-            let lines = match lines(&claims) {
+            let lines = match told(&backend, &mut claims).and_then(|()| Ok(lines(&claims)?)) {
                 Ok(lines) => lines,
-                Err(error) => return Some((Err(error.into()), None)),
+                Err(error) => return Some((Err(error), None)),
             };
             let next = match next {
                 Some(after) => {
-                    let page = enforcer.page(action, Some(after), PAGE).await;
+                    let page = backend.enforcer.page(action, Some(after), PAGE).await;
                     Some(page.map_err(|error| Problem::from(error).detail))
                 }
                 None => None,
@@ -287,7 +288,15 @@ async fn list(enforcer: enforcer::Handle, action: Action) -> Result<Response, Re
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pages)).into_response())
 }
 
-fn lines(claims: &[crate::control::protocol::Claim]) -> serde_json::Result<Bytes> {
+/// Adds to blocks what the kernel sampled of them. Reads mapped memory, so it need not wait.
+fn told(backend: &Backend, claims: &mut [Claim]) -> std::io::Result<()> {
+    if claims.iter().any(|claim| claim.action == Action::Block) {
+        Hits::new(backend.reader.hits()?, (backend.clock)()).tell(claims);
+    }
+    Ok(())
+}
+
+fn lines(claims: &[Claim]) -> serde_json::Result<Bytes> {
     let mut lines = Vec::with_capacity(claims.len() * 160);
     for claim in claims {
         serde_json::to_writer(&mut lines, claim)?;
@@ -315,7 +324,10 @@ async fn explain(
         return Err(invalid("a port needs a protocol".to_owned()).into());
     }
     let question = Question { address, protocol, port, interface };
-    Ok(Json(shared.backend.enforcer.explain(question).await?))
+    let mut explanation = shared.backend.enforcer.explain(question).await?;
+    told(&shared.backend, &mut explanation.claims)
+        .map_err(|error| failed(format!("cannot read the kernel's counters: {error}")))?;
+    Ok(Json(explanation))
 }
 
 async fn counters(State(shared): State<Shared>) -> Answer<Counters> {

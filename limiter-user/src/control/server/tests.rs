@@ -14,6 +14,7 @@ use super::*;
 use crate::config::{self, Action};
 use crate::control::client::{Client, ClientError, ImportOptions};
 use crate::control::protocol::{AddRequest, Claim, ProblemKind, RemoveRequest};
+use crate::dataplane::Hit;
 use crate::dataplane::memory::MemoryDataplane;
 use crate::enforcer::{Now, Parameters};
 use crate::host::Lifelines;
@@ -59,8 +60,8 @@ impl Fixture {
         let start = tokio::task::spawn_blocking(|| enforcer::start(parameters));
         let (enforcer, _) = start.await.unwrap().unwrap();
         let (to_daemon, daemon) = mpsc::channel(1);
-        let backend =
-            Backend { enforcer: enforcer.clone(), reader: Arc::new(tables.clone()), daemon: to_daemon };
+        let reader = Arc::new(tables.clone());
+        let backend = Backend { enforcer: enforcer.clone(), reader, clock: noon, daemon: to_daemon };
         let path = directory.path().join("run/limiter.sock");
         let socket = bind(&path, ROOT_ONLY).await.unwrap();
         let (stop, stopping) = watch::channel(false);
@@ -287,6 +288,46 @@ async fn odd_requests_are_refused() {
     assert!(fixture.raw(request.as_bytes()).await.starts_with("HTTP/1.1 400 "));
     // Not HTTP at all.
     assert!(fixture.raw(b"\x16\x03\x01\x00\xff").await.starts_with("HTTP/1.1 400 "));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn hits_are_told_with_the_blocks_they_belong_to() {
+    let fixture = Fixture::new().await;
+    let client = &fixture.client;
+    let hit = |address: &str, packets, seen| {
+        let (address, seen) = (address.parse().unwrap(), Nanos::from_secs(seen));
+        fixture.tables.hit(Hit { address, packets, seen });
+    };
+    // Out of order, at both ends of a prefix and right behind them, and twice.
+    hit("2001:db8::7", 128, 999);
+    hit("198.51.101.0", 128, 999);
+    hit("198.51.100.255", 256, 940);
+    hit("192.0.2.7", 1280, 990);
+    hit("198.51.100.0", 128, 400);
+    hit("198.51.99.255", 128, 999);
+    hit("192.0.2.7", 128, 980);
+    let prefixes =
+        ["192.0.2.7", "192.0.2.8", "198.51.100.0/24", "198.51.100.255", "2001:db8::/64", "2001:db8::8"];
+    client.add(Action::Block, &add(&prefixes)).await.unwrap();
+    client.add(Action::Allow, &add(&["198.51.100.0/24"])).await.unwrap();
+    let blocks = all(client, Action::Block).await;
+    let told: Vec<_> =
+        blocks.iter().map(|c| (c.prefix.as_str(), c.packets, c.last_seen.as_deref())).collect();
+    assert_eq!(
+        told,
+        [
+            ("192.0.2.7", Some(1408), Some("2026-01-01T11:59:50Z")),
+            ("192.0.2.8", None, None),
+            ("198.51.100.0/24", Some(384), Some("2026-01-01T11:59:00Z")),
+            ("198.51.100.255", Some(256), Some("2026-01-01T11:59:00Z")),
+            ("2001:db8::/64", Some(128), Some("2026-01-01T11:59:59Z")),
+            ("2001:db8::8", None, None),
+        ]
+    );
+    assert_eq!(all(client, Action::Allow).await[0].packets, None);
+    let explained = client.explain("192.0.2.7", None, None, None).await.unwrap();
+    assert_eq!(explained.claims, blocks[..1]);
     fixture.end().await;
 }
 

@@ -1,28 +1,34 @@
-//! Reads counters, and who they belong to.
+//! Reads counters and who they belong to, and which blocked sources still send.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use limiter_common::Reason;
 use limiter_common::abi::{self, Count, InterfaceName, MAX_INTERFACES, counter_index};
+use limiter_common::hits::{self, BUSY};
+use limiter_common::slots::Word;
+use limiter_common::{Address, Nanos, Reason};
 
 use super::bpf;
+use super::mapped::Mapped;
 use super::maps::Maps;
 use crate::config::Capacity;
-use crate::dataplane::{InterfaceCounts, Reader, Table, TableCapacity};
+use crate::dataplane::{Hit, InterfaceCounts, Reader, Table, TableCapacity};
 
 /// Reads the maps.
 #[derive(Debug)]
 pub(super) struct KernelReader {
     maps: Arc<Maps>,
+    hits: Mapped,
     capacity: Capacity,
     cpus: usize,
 }
 
 impl KernelReader {
     pub(super) fn new(maps: Arc<Maps>, capacity: Capacity) -> io::Result<Self> {
-        Ok(Self { maps, capacity, cpus: possible_cpus()? })
+        let hits = maps.get(&abi::HITS).mapped()?;
+        Ok(Self { maps, hits, capacity, cpus: possible_cpus()? })
     }
 }
 
@@ -43,12 +49,35 @@ impl Reader for KernelReader {
         Ok(all)
     }
 
+    fn hits(&self) -> io::Result<Vec<Hit>> {
+        Ok(hits_in(self.hits.values()))
+    }
+
     fn capacities(&self) -> Vec<TableCapacity> {
         Table::ALL
             .iter()
             .map(|table| TableCapacity { table: table.name(), capacity: table.capacity(&self.capacity) })
             .collect()
     }
+}
+
+/// All places that somebody has.
+fn hits_in(sets: &[hits::Set<AtomicU64>]) -> Vec<Hit> {
+    sets.iter().flatten().filter_map(hit).collect()
+}
+
+/// Who has this place; nobody while it changes hands.
+fn hit(place: &hits::Hit<impl Word>) -> Option<Hit> {
+    let taken = || {
+        let packets = place.packets.load();
+        (!matches!(packets, 0 | BUSY)).then(|| (packets, place.high.load(), place.low.load()))
+    };
+    let (_, high, low) = taken()?;
+    let seen = Nanos(place.seen.load());
+    // Once more: the halves are of one address only if both are still there, under a number that counts.
+    let (packets, ..) = taken().filter(|(_, again, rest)| (*again, *rest) == (high, low))?;
+    let address = u128::from(high) << 64 | u128::from(low);
+    Some(Hit { address: Address::V6(address.to_be_bytes()).canonical(), packets, seen })
 }
 
 /// The counts of one reason in one slot, over all CPUs.
@@ -109,5 +138,31 @@ pub(super) fn possible_cpus() -> io::Result<usize> {
     match last {
         Some(last) => Ok(last + 1),
         None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("possible CPUs: {text:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use limiter_common::hits::{SAMPLE, Set, record};
+
+    use super::*;
+
+    #[test]
+    fn hits_of_free_and_busy_places_are_skipped() {
+        let sets = [Set::<AtomicU64>::default(), Set::default()];
+        record(&sets[0], 0, 0xffff_c000_0207, Nanos(5));
+        record(&sets[0], 0, 0xffff_c000_0207, Nanos(6));
+        record(&sets[1], 0x2001_0db8_0000_0000, 7, Nanos(8));
+        record(&sets[1], 1, 1, Nanos(9));
+        let last = &sets[1][1].packets;
+        last.store(BUSY, std::sync::atomic::Ordering::Relaxed);
+        let address = |text: &str| text.parse::<Address>().unwrap();
+        assert_eq!(
+            hits_in(&sets),
+            [
+                Hit { address: address("192.0.2.7"), packets: 2 * SAMPLE, seen: Nanos(6) },
+                Hit { address: address("2001:db8::7"), packets: SAMPLE, seen: Nanos(8) },
+            ]
+        );
     }
 }

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use limiter_common::abi::Lengths;
+use limiter_common::hits;
 use limiter_common::lists::{v4, v6};
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -27,6 +28,8 @@ unsafe impl Words for v4::Bucket<AtomicU64> {}
 unsafe impl Words for v6::Bucket<AtomicU64> {}
 // SAFETY: likewise, and arrays of them.
 unsafe impl Words for Lengths<AtomicU64> {}
+// SAFETY: an array of structures of four of them, without padding.
+unsafe impl Words for hits::Set<AtomicU64> {}
 
 /// The values of an array that was made with `BPF_F_MMAPABLE`. The memory stays when the map is closed elsewhere, and
 /// the map stays as long as this does.
