@@ -74,6 +74,21 @@ pub(crate) fn pin(cpu: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Keeps the mounts of this thread, and of those that it starts, to themselves: they are gone with the process, however
+/// it ends, and with them what is pinned there.
+pub(crate) fn keep_mounts_private() -> anyhow::Result<()> {
+    // SAFETY: has no requirements.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(std::io::Error::last_os_error()).context("cannot have mounts of its own; run it as root");
+    }
+    let (nothing, root) = (std::ptr::null(), c"/".as_ptr());
+    // SAFETY: the path is a string; the other pointers are not looked at for a change of propagation.
+    if unsafe { libc::mount(nothing, root, nothing, libc::MS_REC | libc::MS_PRIVATE, nothing.cast()) } != 0 {
+        return Err(std::io::Error::last_os_error()).context("cannot keep mounts to itself");
+    }
+    Ok(())
+}
+
 /// CPUs that there can ever be: per-CPU maps have a value for each.
 pub(crate) fn possible_cpus() -> anyhow::Result<usize> {
     let text = fs::read_to_string("/sys/devices/system/cpu/possible").context("cannot count the CPUs")?;

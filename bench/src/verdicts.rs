@@ -53,6 +53,7 @@ const SECTIONS: [Section; 8] = [
 
 /// Measures, prints, and adds to the report.
 pub(crate) fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    machine::keep_mounts_private()?;
     // The last one: interrupts rather go to the first.
     let cpus = machine::cpus()?;
     machine::pin(*cpus.last().context("no CPU")?)?;
