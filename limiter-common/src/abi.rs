@@ -213,7 +213,7 @@ pub const LENGTHS: MapSpec = spec("lengths", MapKind::Array, 4, size_of::<Length
 /// See [`crate::hits`].
 pub const HITS: MapSpec = spec("hits", MapKind::Array, 4, size_of::<hits::Set<u64>>(), 1 << 12, MMAPABLE);
 /// [`crate::slots::WAYS`] buckets per set.
-pub const SLOTS: MapSpec = spec("slots", MapKind::Array, 4, size_of::<Set<u64>>(), 1 << 17, MMAPABLE);
+pub const SLOTS: MapSpec = spec("slots", MapKind::Array, 4, size_of::<Set<u64>>(), 1 << 18, MMAPABLE);
 /// TATs that the sources of a network share if they find no slot.
 pub const CELLS: MapSpec = spec("cells", MapKind::Array, 4, size_of::<u64>(), 1 << 16, MMAPABLE);
 /// TATs that keep packets away from [`SLOTS`]; few enough for a second-level cache.

@@ -54,10 +54,9 @@ pub(crate) extern "C" fn note(ctx: *mut xdp_md, reason: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
     let [high, low] = match parse::network(&XdpFrame::linear(&ctx)).map(|(packet, _)| packet.source) {
         Ok(Address::V4(v4)) => [0, 0xffff << 32 | u64::from(u32::from_be_bytes(v4))],
-        Ok(Address::V6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])) => [
-            u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-            u64::from_be_bytes([i, j, k, l, m, n, o, p]),
-        ],
+        Ok(Address::V6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])) => {
+            [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p])]
+        }
         // Dropped for something in front of the addresses.
         Err(_) => [0, 0],
     };

@@ -3,7 +3,9 @@
 use limiter_common::abi::{Limits, MAX_POLICIES};
 use limiter_common::lists::Listed;
 use limiter_common::parse::Lengths;
-use limiter_common::slots::{Act, Batch, Charge, Key, Rates, Set, Unit, charge, pass_gate, step, step_shared};
+use limiter_common::slots::{
+    Act, Batch, Charge, Key, Rates, Set, Unit, charge, pass_gate, step, step_shared,
+};
 use limiter_common::{Address, Nanos, Tables, Transport};
 
 use crate::word::KernelWord;

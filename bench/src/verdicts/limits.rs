@@ -15,7 +15,7 @@ use crate::report::Bound;
 const FAST: Limit = Limit { rate: 1_000, burst: 1_000 };
 const SLOW: Limit = Limit { rate: 10, burst: 20 };
 /// Sources that the LRU table can hold; as many as limiter's table has slots, or fewer, for a table that fits caches better.
-const SOURCES: u32 = 1 << 20;
+const SOURCES: u32 = 1 << 21;
 const FEW_SOURCES: u32 = 1 << 16;
 const LISTED: u32 = 1_000_000;
 

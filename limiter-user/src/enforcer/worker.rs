@@ -49,6 +49,8 @@ const LIFELINES: Nanos = Nanos::from_secs(60);
 const MAX_SECONDS: u64 = 100 * 366 * 24 * 3600;
 /// The thread looks around at least this often, in case the machine slept.
 const LOOK_AROUND: Duration = Duration::from_secs(60);
+/// The same, as the kernel counts.
+const LOOKS_AROUND: Nanos = Nanos::from_secs(60);
 
 pub(super) struct Worker {
     list: Blocklist,
@@ -70,6 +72,8 @@ pub(super) struct Worker {
     /// The one that is being worked on.
     work: Option<Work>,
     stopping: Option<oneshot::Sender<()>>,
+    /// When it last tried again what had failed.
+    settled: Nanos,
 }
 
 /// Requests that are worked on in parts.
@@ -145,6 +149,7 @@ impl Worker {
             waiting: VecDeque::new(),
             work: None,
             stopping: None,
+            settled: begun.boot,
         };
         for warning in worker.warnings.iter().cloned().chain(worker.store_problem()) {
             tracing::warn!("{warning}");
@@ -278,6 +283,9 @@ impl Worker {
                     Err(RecvTimeoutError::Disconnected) => false,
                 }
             };
+            if (self.clock)().boot.saturating_sub(self.settled) >= LOOKS_AROUND {
+                self.settle();
+            }
             self.expire();
             self.work();
             self.publish();
@@ -289,6 +297,7 @@ impl Worker {
 
     /// Tries again what could not be stored, or not be put in force.
     fn settle(&mut self) {
+        self.settled = (self.clock)().boot;
         self.kernel.settle(&self.list);
         self.mend();
     }
@@ -532,7 +541,8 @@ impl Worker {
                 Some(true) => response.unchanged += 1,
                 Some(false) => response.updated += 1,
             }
-            if same != Some(true) {
+            // What an import that is under way has claimed is not stored yet, and may be taken back.
+            if same != Some(true) || self.work.is_some() {
                 edits.push(Edit::Set(Claim { key, terms: asked.terms(created) }));
             }
             if any_allowed && response.shadowed_by_allow.len() < TOLD && self.list.entry(prefix).allows(now) {

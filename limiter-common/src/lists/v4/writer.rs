@@ -265,14 +265,22 @@ impl Writer<'_> {
         words.filter(|word| *word > REMOVED).try_for_each(|word| to.put_new(word))
     }
 
-    /// Makes the level, `wide` and the lengths say no more than the entries do, and frees what removed entries hold.
-    /// Packets are judged alike before, meanwhile and after.
+    /// Makes the level, `wide` and the lengths say exactly what the entries do, and frees what removed entries hold. What a
+    /// writer left half done, having ended in the middle, is done. Other packets are judged alike before, meanwhile and
+    /// after.
     pub fn tidy(&self, scratch: &mut Scratch<'_>) {
         scratch.level.fill(0);
         scratch.wide.fill(0);
         scratch.overflowed.fill(0);
         let mut lengths = [0u64; LENGTH_WORDS];
+        self.drop_copies();
         self.gather(scratch, &mut lengths);
+        (0..32)
+            .filter(|length| bit(&lengths, *length as usize))
+            .for_each(|length| use_length(self.lengths, length));
+        for (word, new) in self.wide.iter().zip(scratch.wide.iter()) {
+            store(word, word.load(Ordering::Relaxed) | *new);
+        }
         for (word, new) in self.level.iter().zip(scratch.level.iter()) {
             store(word, *new);
         }
@@ -286,6 +294,22 @@ impl Writer<'_> {
         for (_, bucket) in self.exact.iter().enumerate().filter(|(index, _)| !full(*index)) {
             for word in bucket.iter().rev().take_while(|word| word.load(Ordering::Relaxed) <= REMOVED) {
                 store(word, 0);
+            }
+        }
+    }
+
+    /// Takes out entries of a second bucket that are in their first one too: [`Self::vacate`] was cut off.
+    fn drop_copies(&self) {
+        for (index, bucket) in self.exact.iter().enumerate() {
+            for word in bucket {
+                let entry = word.load(Ordering::Relaxed);
+                let (first, _) = places(entry >> KEY_AT, self.secret, self.buckets());
+                let same =
+                    |other: &AtomicU64| (other.load(Ordering::Relaxed) ^ entry) & !(TWIN | FOR_GOOD) == 0;
+                let elsewhere = entry > REMOVED && first as usize != index;
+                if elsewhere && self.bucket(first).is_some_and(|bucket| bucket.iter().any(same)) {
+                    store(word, REMOVED);
+                }
             }
         }
     }

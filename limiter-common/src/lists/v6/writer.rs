@@ -67,6 +67,9 @@ impl Writer<'_> {
     /// If the exact table has to grow first; nothing was changed.
     pub fn set(&self, address: u128, length: u32, listed: Listed) -> Result<(), NoPlace> {
         let key = key(address, length);
+        if !listed.is_none() {
+            self.use_length(length);
+        }
         if let Some(slot) = self.find(key) {
             let turn = slot.deadlines.load(Ordering::Relaxed) >> TURN_AT;
             slot.deadlines.store(deadlines(listed, turn), Ordering::Release);
@@ -74,11 +77,6 @@ impl Writer<'_> {
             self.put(key, listed)?;
         }
         if !listed.is_none() {
-            if length < 64 {
-                use_length(self.short, length);
-            } else {
-                use_length(self.long, length);
-            }
             let (index, bit) = filter_bit(key.high, length.min(64), self.secret);
             if let Some(word) = self.filter.get(index as usize) {
                 store(word, word.load(Ordering::Relaxed) | 1 << bit);
@@ -176,13 +174,36 @@ impl Writer<'_> {
         self.exact.iter().flatten().filter_map(decode).try_for_each(|(key, listed)| to.put(key, listed))
     }
 
-    /// Makes the filter and the lengths say no more than the entries do. Packets are judged alike before, meanwhile and
-    /// after. What removed entries hold is freed by the next [`Self::copy_to`].
+    fn use_length(&self, length: u32) {
+        use_length(if length < 64 { self.short } else { self.long }, length);
+    }
+
+    /// Takes out entries of a second bucket that are in their first one too: [`Self::vacate`] was cut off.
+    fn drop_copies(&self) {
+        for (index, bucket) in self.exact.iter().enumerate() {
+            for slot in bucket {
+                let Some((key, _)) = decode(slot) else { continue };
+                let (first, _) = key.places(self.secret, self.buckets());
+                let same = |other| decode(other).is_some_and(|(other, _)| other == key);
+                if first as usize != index && self.bucket(first).is_some_and(|bucket| bucket.iter().any(same))
+                {
+                    let turn = slot.deadlines.load(Ordering::Relaxed) >> TURN_AT;
+                    slot.deadlines.store(deadlines(Listed::NONE, turn), Ordering::Release);
+                }
+            }
+        }
+    }
+
+    /// Makes the filter and the lengths say exactly what the entries do. What a writer left half done, having ended in the
+    /// middle, is done. Other packets are judged alike before, meanwhile and after. What removed entries hold is taken by
+    /// others, and freed by the next [`Self::copy_to`].
     pub fn tidy(&self, scratch: &mut Scratch<'_>) {
         scratch.filter.fill(0);
+        self.drop_copies();
         let mut used = [0u64; 3];
         for (key, _) in self.exact.iter().flatten().filter_map(decode) {
             let length = length(key);
+            self.use_length(length);
             if let Some(word) = used.get_mut(length as usize / 64) {
                 *word |= 1 << (length % 64);
             }

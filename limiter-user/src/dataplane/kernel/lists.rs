@@ -453,6 +453,9 @@ impl Writer for KernelWriter {
 
     fn installed(&mut self) -> Result<Vec<Change>, ApplyError> {
         self.opened()?;
-        Ok(self.tables.as_ref().map(Tables::entries).unwrap_or_default())
+        let Some(tables) = &mut self.tables else { return Ok(Vec::new()) };
+        // Whoever wrote last may have ended in the middle: what is told is what is in force.
+        tables.tidy();
+        Ok(tables.entries())
     }
 }

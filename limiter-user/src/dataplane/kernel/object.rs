@@ -5,7 +5,7 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LIMITER_BPF_
 
 /// Maps that are neither pinned nor shared: each loaded program has its own.
 #[cfg(test)]
-const PRIVATE_MAPS: [&str; 3] = ["AYA_LOGS", "log_budget", ".rodata"];
+const PRIVATE_MAPS: [&str; 4] = ["AYA_LOGS", "batches", "log_budget", ".rodata"];
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use limiter_common::abi::{self, MapSpec};
 
 use super::lists::Replace;
 use super::log::KernelLog;
-use super::maps::{Map, Maps};
+use super::maps::{GROWING, Map, Maps};
 use super::pins::{self, Pins};
 use super::{AttachMode, bpf, load};
 use crate::config;
@@ -105,8 +105,22 @@ impl Programs {
         self.placing().placed.get(interface).is_some_and(|placed| placed.program_id == program_id)
     }
 
+    /// Renames pins of tables that are in use already: programs are loaded over what is pinned.
+    fn finish_renaming(&self) -> anyhow::Result<()> {
+        for spec in GROWING {
+            let (path, pinned) = (self.pins.spare_map_path(spec), self.pins.map_path(spec));
+            if path.exists() {
+                fs::rename(&path, &pinned).map_err(|error| pins::cannot_pin(&pinned, error))?;
+            }
+        }
+        Ok(())
+    }
+
     fn load(&self, job: &Job, successor: Option<Successor<'_>>) -> anyhow::Result<Program> {
         let Job { interface, slot, mode } = job;
+        if successor.is_none() {
+            self.finish_renaming()?;
+        }
         let mut settings = load::settings(&self.maps, self.secret, interface, *slot, *mode, self.log_drops);
         if let Some(Successor { spec, table, .. }) = successor {
             load::resize(&mut settings, spec, table.entries());
@@ -125,17 +139,19 @@ impl Programs {
 impl Replace for Programs {
     fn replace_table(&self, spec: &MapSpec, table: Map) -> anyhow::Result<()> {
         let path = self.pins.spare_map_path(spec);
+        // First, since whoever loads a program takes a spare pin for one that could not be renamed.
+        let mut placing = self.placing();
         pins::remove_stale(&path)?;
         bpf::pin(table.fd(), &path).map_err(|error| pins::cannot_pin(&path, error))?;
-        let mut placing = self.placing();
         let moved = placing.move_to(Successor { spec, table: &table, path: &path });
         if let Err(error) = moved {
             // What is left behind is removed at the next start.
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        // The links have it by now, so it is the one to write to, whatever the pin says. The next start would find the
-        // former one, and bring it up to date.
+        // The links have it by now, so it is the one to write to, whatever the pin says. If it keeps the former name, the
+        // next program that is loaded needs it renamed first, and the next start finds the former table and brings it
+        // up to date.
         self.maps.replace(spec, Arc::new(table));
         let pinned = self.pins.map_path(spec);
         if let Err(error) = fs::rename(&path, &pinned) {
