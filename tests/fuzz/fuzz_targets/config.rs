@@ -11,7 +11,10 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../../limiter-user/src"]
 mod limiter_user {
     pub(crate) mod config;
+    pub(crate) mod prefixes;
 }
+// Where the module looks for it.
+use limiter_user::prefixes;
 
 fuzz_target!(|text: &str| {
     let Err(refusal) = limiter_user::config::parse(text, Path::new("limiter.toml")) else { return };
