@@ -36,6 +36,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Address;
 use crate::gcra::{Quota, Step};
+use crate::hash::mix;
 use crate::nanos::Nanos;
 
 pub use shared::{Batch, Bound, PREFIX, SERVICE, step_shared};
@@ -259,14 +260,6 @@ const fn at_gate(hash: u64) -> u64 {
 #[expect(clippy::cast_possible_truncation, reason = "masked to less than `count`, which is 32 bits")]
 const fn low_bits(hash: u64, count: u32) -> u32 {
     (hash & (count as u64).saturating_sub(1)) as u32
-}
-
-/// A keyed permutation of 64 bits: multiply and shift, with the secret before and between.
-#[inline(always)]
-const fn mix(value: u64, [k0, k1]: [u64; 2]) -> u64 {
-    let x = (value ^ k0).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    let x = ((x ^ x >> 32) ^ k1).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    x ^ x >> 32
 }
 
 /// Charges a packet to every quota of a policy, or to none. `step` does it to one of the source's own, as [`step`] would,

@@ -81,8 +81,8 @@ fn prefixes_contain_what_they_should() {
 }
 
 #[test]
-fn inheritance_is_the_union() {
-    check(512, property::inheritance_is_the_union, vec(any::<u8>(), 0..400));
+fn what_is_listed_is_the_union() {
+    check(512, property::what_is_listed_is_the_union, vec(any::<u8>(), 0..400));
 }
 
 #[test]

@@ -7,7 +7,7 @@ pub use frames::{
     appended_bytes_change_nothing, blocked_source_never_passes, blocked_source_whatever_follows,
     lists_come_first, parse_is_total,
 };
-pub use lists::{inheritance_is_the_union, prefixes_contain_what_they_should};
+pub use lists::{prefixes_contain_what_they_should, what_is_listed_is_the_union};
 pub use rates::{
     a_gate_gives_no_more_and_takes_nothing, full_set_keeps_live_owners, never_more_bytes_than_burst_and_rate,
     never_more_than_burst_and_rate, sources_that_share_get_no_more, threads_share_one_bucket,
@@ -28,7 +28,7 @@ pub const ALL: &[(&str, Property)] = &[
     ("blocked_source_whatever_follows", blocked_source_whatever_follows),
     ("lists_come_first", lists_come_first),
     ("prefixes_contain_what_they_should", prefixes_contain_what_they_should),
-    ("inheritance_is_the_union", inheritance_is_the_union),
+    ("what_is_listed_is_the_union", what_is_listed_is_the_union),
     ("never_more_than_burst_and_rate", never_more_than_burst_and_rate),
     ("never_more_bytes_than_burst_and_rate", never_more_bytes_than_burst_and_rate),
     ("full_set_keeps_live_owners", full_set_keeps_live_owners),

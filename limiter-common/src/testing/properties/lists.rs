@@ -71,8 +71,8 @@ fn mixed(front: Address, back: Address, shared: usize) -> Address {
     }
 }
 
-/// Looked up by longest match, the maps say at every moment what all lists together say.
-pub fn inheritance_is_the_union(data: &[u8]) {
+/// The model says at every moment what all lists together say.
+pub fn what_is_listed_is_the_union(data: &[u8]) {
     let mut input = Input(data);
     let v4 = input.byte() & 1 == 0;
     // Few bits vary, so that prefixes nest.
