@@ -49,8 +49,6 @@ const LIFELINES: Nanos = Nanos::from_secs(60);
 const MAX_SECONDS: u64 = 100 * 366 * 24 * 3600;
 /// The thread looks around at least this often, in case the machine slept.
 const LOOK_AROUND: Duration = Duration::from_secs(60);
-/// The same, as the kernel counts.
-const LOOKS_AROUND: Nanos = Nanos::from_secs(60);
 
 pub(super) struct Worker {
     list: Blocklist,
@@ -283,7 +281,7 @@ impl Worker {
                     Err(RecvTimeoutError::Disconnected) => false,
                 }
             };
-            if (self.clock)().boot.saturating_sub(self.settled) >= LOOKS_AROUND {
+            if (self.clock)().boot.saturating_sub(self.settled) >= Nanos::from_secs(LOOK_AROUND.as_secs()) {
                 self.settle();
             }
             self.expire();
