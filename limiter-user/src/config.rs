@@ -2,6 +2,7 @@
 
 pub mod lists;
 
+mod api;
 mod file;
 mod problem;
 mod reader;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use limiter_common::Prefix;
 use limiter_common::abi::Limits;
 
+pub use api::Api;
 pub use problem::{Problem, Problems};
 
 /// Reads a configuration. Pure: no file that it names is opened.
@@ -34,6 +36,8 @@ pub struct Config {
     pub lists: Vec<List>,
     pub capacity: Capacity,
     pub control: Control,
+    /// `None`: no API over TCP.
+    pub api: Option<Api>,
     /// `None`: no metrics listener.
     pub metrics: Option<SocketAddr>,
     /// Where the claims are kept.
@@ -121,6 +125,8 @@ pub struct Control {
     pub socket: PathBuf,
     /// Group whose members may operate, beside root.
     pub group: Option<String>,
+    /// Group whose members may look, and change nothing.
+    pub readers: Option<String>,
 }
 
 #[cfg(test)]

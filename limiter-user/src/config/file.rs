@@ -8,6 +8,7 @@ use limiter_common::abi::{Limits, MAX_INTERFACES, SLOTS};
 use limiter_common::slots::WAYS;
 use toml::de::DeTable;
 
+use super::api;
 use super::problem::Problems;
 use super::reader::{self, Report, Table, Value, nearest};
 use super::rules::{self, WrittenRule};
@@ -60,11 +61,12 @@ fn config(mut root: Table<'_>) -> Config {
 
     let capacity = capacity(root.section("capacity"));
     let control = control(root.section("control"));
+    let api = root.optional("api").and_then(|value| api::read(&value));
     let metrics = metrics(root.section("metrics"));
     let state_directory = directory(root.section("state"), STATE);
     let pins_directory = directory(root.section("pins"), PINS);
     root.finish();
-    Config { protected, interfaces, lists, capacity, control, metrics, state_directory, pins_directory }
+    Config { protected, interfaces, lists, capacity, control, api, metrics, state_directory, pins_directory }
 }
 
 /// Names that were used already, each with its key.
@@ -185,7 +187,7 @@ fn choice<T: Copy>(value: Option<Value<'_>>, words: &[(&str, T)], what: &str) ->
     None
 }
 
-fn path(value: &Value<'_>, what: &str) -> Option<PathBuf> {
+pub(super) fn path(value: &Value<'_>, what: &str) -> Option<PathBuf> {
     let text = value.string(what)?;
     if !text.starts_with('/') || text.contains('\0') {
         value.problem(format!("{text:?} is not an absolute path; expected {what}"));
@@ -224,15 +226,19 @@ fn control(mut table: Table<'_>) -> Control {
         Some(socket)
     });
     let what = "the name of a group whose members may operate, like \"limiter\"";
-    let group = table.optional("group").and_then(|value| {
-        let group = value.string(what)?;
-        if group.is_empty() || group.contains([':', ',', '\n', '\0']) {
-            value.problem(format!("{group:?} cannot be a group; expected {what}, or leave it out"));
-        }
-        Some(group.to_owned())
-    });
+    let group = table.optional("group").and_then(|value| group(&value, what));
+    let what = "the name of a group whose members may look, like \"monitoring\"";
+    let readers = table.optional("readers").and_then(|value| self::group(&value, what));
     table.finish();
-    Control { socket: socket.unwrap_or_else(|| PathBuf::from(SOCKET)), group }
+    Control { socket: socket.unwrap_or_else(|| PathBuf::from(SOCKET)), group, readers }
+}
+
+fn group(value: &Value<'_>, what: &str) -> Option<String> {
+    let group = value.string(what)?;
+    if group.is_empty() || group.contains([':', ',', '\n', '\0']) {
+        value.problem(format!("{group:?} cannot be a group; expected {what}, or leave it out"));
+    }
+    Some(group.to_owned())
 }
 
 fn metrics(mut table: Table<'_>) -> Option<SocketAddr> {

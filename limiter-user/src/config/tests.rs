@@ -378,3 +378,29 @@ fn limits_that_sources_share() {
     let (source, _) = rule(r#"{ per = "source", rate = "1k/s" }"#);
     assert!(service.id != prefix.id && prefix.id != source.id && source.id != service.id);
 }
+
+#[test]
+fn the_api_over_tcp() {
+    let files = "certificate = \"/etc/limiter/api.pem\"\nkey = \"/etc/limiter/api.key\"\n";
+    assert_eq!(config(ETH0).api, None);
+    let api = config(&format!("{ETH0}[api]\n{files}")).api.unwrap();
+    let listen: Vec<String> = api.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["127.0.0.1:9743", "[::1]:9743"]);
+    assert_eq!((api.certificate.as_path(), api.client_ca), (Path::new("/etc/limiter/api.pem"), None));
+    let text = format!("{ETH0}[api]\n{files}listen = [\"0.0.0.0:1\"]\nclient_ca = \"/etc/ca.pem\"\n");
+    assert_eq!(config(&text).api.unwrap().listen.len(), 1);
+
+    let case = |listen: &str| format!("{ETH0}[api]\n{files}listen = {listen}\n");
+    check(
+        "api",
+        &[
+            ("no files", &format!("{ETH0}[api]\nkey = \"api.key\"\n")),
+            ("every address", &case("[\"0.0.0.0:9743\", \"[::]:9743\", \"[::ffff:0.0.0.0]:9743\"]")),
+            ("no address", &case("[\"edge1:9743\", \"192.0.2.1\", 9743]")),
+            ("twice and nothing", &case("[\"127.0.0.1:1\", \"127.0.0.1:1\"]")),
+            ("nothing", &case("[]")),
+            ("a word", &case("\"127.0.0.1:1\"")),
+            ("an unknown key", &format!("{ETH0}[api]\n{files}clientca = \"/x\"\n")),
+        ],
+    );
+}

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::options::{Mode, Options};
-use crate::config::{self, Config};
+use crate::config::{self, Api, Config};
 
 /// A place that can be read again.
 #[derive(Debug, Clone)]
@@ -58,12 +58,20 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<String>) {
         }
     };
     note("[control]", old.control == new.control);
+    let listens = |config: &Config| config.api.as_ref().map(|api| api.listen.clone());
+    note("[api] listen", listens(old) == listens(&new));
     note("[metrics]", old.metrics == new.metrics);
     note("[state] directory", old.state_directory == new.state_directory);
     note("[pins] directory", old.pins_directory == new.pins_directory);
     note("[capacity]", old.capacity == new.capacity);
+    // Its files are read again; sockets stay what they are.
+    let api = match (&old.api, &new.api) {
+        (Some(old), Some(new)) => Some(Api { listen: old.listen.clone(), ..new.clone() }),
+        (old, _) => old.clone(),
+    };
     let config = Config {
         control: old.control.clone(),
+        api,
         metrics: old.metrics,
         state_directory: old.state_directory.clone(),
         pins_directory: old.pins_directory.clone(),
@@ -115,18 +123,41 @@ mod tests {
         assert!(problems[0].starts_with("/nonexistent/limiter.toml: "), "{problems:?}");
     }
 
+    fn api(listen: &str) -> Api {
+        let file = |name: &str| PathBuf::from(format!("/etc/limiter/{name}"));
+        Api {
+            listen: vec![listen.parse().unwrap()],
+            certificate: file("api.pem"),
+            key: file("api.key"),
+            client_ca: None,
+        }
+    }
+
+    #[test]
+    fn files_of_the_api_are_read_again_and_its_sockets_stay() {
+        let Ok(mut old) = source("limiterd --interface eth0").load() else { panic!("refused") };
+        let mut new = old.clone();
+        old.api = Some(api("127.0.0.1:1"));
+        new.api = Some(Api { certificate: "/etc/limiter/new.pem".into(), ..api("127.0.0.1:2") });
+        let (kept, needs_restart) = keep_fixed(&old, new);
+        assert_eq!(kept.api, Some(Api { certificate: "/etc/limiter/new.pem".into(), ..api("127.0.0.1:1") }));
+        assert_eq!(needs_restart.len(), 1, "{needs_restart:?}");
+    }
+
     #[test]
     fn what_takes_a_restart_stays_and_is_named() {
         let Ok(old) = source("limiterd --interface eth0").load() else { panic!("refused") };
         let Ok(mut new) = source("limiterd --interface eth1").load() else { panic!("refused") };
         assert_eq!(keep_fixed(&old, new.clone()), (new.clone(), Vec::new()));
         new.metrics = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        new.api = Some(api("127.0.0.1:1"));
         new.pins_directory = "/elsewhere".into();
         new.capacity.sources += 1;
         let (kept, needs_restart) = keep_fixed(&old, new.clone());
         assert_eq!(kept.interfaces, new.interfaces);
         assert_eq!((&kept.metrics, &kept.capacity), (&old.metrics, &old.capacity));
         assert_eq!(kept.pins_directory, old.pins_directory);
-        assert_eq!(needs_restart.len(), 3, "{needs_restart:?}");
+        assert_eq!(kept.api, None);
+        assert_eq!(needs_restart.len(), 4, "{needs_restart:?}");
     }
 }
