@@ -6,7 +6,6 @@
 pub mod args;
 mod counters;
 mod daemon;
-pub mod duration;
 mod explain;
 mod failure;
 mod generate;

@@ -4,6 +4,7 @@ pub mod lists;
 
 mod api;
 mod file;
+mod policies;
 mod problem;
 mod reader;
 mod rules;
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use limiter_common::Prefix;
 use limiter_common::abi::Limits;
+
+use crate::reports::Policy;
 
 pub use api::Api;
 pub use problem::{Problem, Problems};
@@ -34,6 +37,8 @@ pub struct Config {
     pub protected: Vec<Prefix>,
     pub interfaces: Vec<Interface>,
     pub lists: Vec<List>,
+    /// When reports become blocks.
+    pub policies: Vec<Policy>,
     pub capacity: Capacity,
     pub control: Control,
     /// `None`: no API over TCP.

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use limiter_common::{Address, Prefix};
 
-use crate::cli::duration::Lifetime;
 use crate::cli::packet::PacketKind;
+use crate::duration::Lifetime;
 
 /// Where `limiterd` listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/limiter/limiter.sock";

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::cli::duration::rough;
 use crate::cli::packet::PacketKind;
 use crate::config::Action;
 use crate::control::protocol::{Claim, Counters, Explanation, ReasonCount, Status};
+use crate::duration::rough;
 
 /// Text without control characters and without marks that reorder what is shown (Unicode's bidirectional controls):
 /// each becomes an escape.

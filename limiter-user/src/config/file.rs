@@ -9,6 +9,7 @@ use limiter_common::slots::WAYS;
 use toml::de::DeTable;
 
 use super::api;
+use super::policies;
 use super::problem::Problems;
 use super::reader::{self, Report, Table, Value, nearest};
 use super::rules::{self, WrittenRule};
@@ -28,7 +29,7 @@ const DEFAULT_OTHERS: u32 = 1 << 20;
 /// The longest name of an interface: `IFNAMSIZ` less its NUL.
 const MAX_INTERFACE_NAME: usize = 15;
 /// The longest name of a list or rule.
-const MAX_NAME: usize = 64;
+pub(super) const MAX_NAME: usize = 64;
 /// The longest path of a Unix socket: `sun_path` less its NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -58,6 +59,7 @@ fn config(mut root: Table<'_>) -> Config {
         rules.extend(rules::read(table, name, &names));
     }
     rules::compile(&rules, &mut interfaces);
+    let policies = policies::read(&mut root);
 
     let capacity = capacity(root.section("capacity"));
     let control = control(root.section("control"));
@@ -66,7 +68,18 @@ fn config(mut root: Table<'_>) -> Config {
     let state_directory = directory(root.section("state"), STATE);
     let pins_directory = directory(root.section("pins"), PINS);
     root.finish();
-    Config { protected, interfaces, lists, capacity, control, api, metrics, state_directory, pins_directory }
+    Config {
+        protected,
+        interfaces,
+        lists,
+        policies,
+        capacity,
+        control,
+        api,
+        metrics,
+        state_directory,
+        pins_directory,
+    }
 }
 
 /// Names that were used already, each with its key.
@@ -145,12 +158,17 @@ fn interface_name(table: &mut Table<'_>, taken: &mut Names) -> Option<String> {
     taken.take(name, &value).then(|| name.to_owned())
 }
 
+/// Whether `text` may be a name that people give: it appears in logs, owners and metrics.
+pub(super) fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=MAX_NAME).contains(&text.len()) && text.chars().all(allowed)
+}
+
 /// The `name` of a list or rule: it appears in logs, owners and metrics.
 fn name(table: &mut Table<'_>, taken: &mut Names, what: &str) -> Option<String> {
     let value = table.required("name", what)?;
     let name = value.string(what)?;
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(allowed) {
+    if !is_name(name) {
         value.problem(format!("{name:?} cannot be a name: expected 1 to {MAX_NAME} of A-Z a-z 0-9 - _ ."));
         return None;
     }
@@ -173,7 +191,7 @@ fn lists(root: &mut Table<'_>) -> Vec<List> {
 }
 
 /// One of a few words.
-fn choice<T: Copy>(value: Option<Value<'_>>, words: &[(&str, T)], what: &str) -> Option<T> {
+pub(super) fn choice<T: Copy>(value: Option<Value<'_>>, words: &[(&str, T)], what: &str) -> Option<T> {
     let value = value?;
     let text = value.string(what)?;
     if let Some((_, choice)) = words.iter().find(|(word, _)| *word == text) {

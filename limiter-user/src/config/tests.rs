@@ -1,11 +1,12 @@
 use std::path::Path;
 
-use limiter_common::Transport;
 use limiter_common::abi::{CELLS, GATE, POLICY_ALL, POLICY_PATH_MTU};
 use limiter_common::gcra::Quota;
 use limiter_common::slots::Share;
+use limiter_common::{Nanos, Transport};
 
 use super::*;
+use crate::reports::{Length, Per};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 const ETH0: &str = "[[interface]]\nname = \"eth0\"\n";
@@ -55,6 +56,12 @@ fn the_example_holds_every_key_with_its_default() {
             "50k/s burst 50000 for all together"
         ]
     );
+    let [policy] = full.policies.as_slice() else { panic!("one policy") };
+    assert_eq!(
+        (policy.threshold, policy.within, policy.block),
+        (5, Nanos::from_secs(60), Length::Seconds(600))
+    );
+    assert_eq!((policy.per, policy.ipv6_prefix), (Per::Address, 64));
     assert_eq!(full.control.group.as_deref(), Some("limiter"));
 }
 
@@ -228,6 +235,34 @@ fn problems_of_values() {
             ("metrics switched on without saying where", &format!("{ETH0}[metrics]\nlisten = true\n")),
         ],
     );
+}
+
+#[test]
+fn problems_of_policies() {
+    let policy = |body: &str| format!("{ETH0}[[policy]]\n{body}\n");
+    let cases = [
+        ("nothing", policy("")),
+        (
+            "wrong kinds",
+            policy(
+                "category = 1\nthreshold = \"5\"\nwithin = 60\nblock = 600\nper = 1\nipv6_prefix = \"/64\"",
+            ),
+        ),
+        (
+            "out of bounds",
+            policy(
+                "category = \"log in\"\nthreshold = 0\nwithin = \"2d\"\nblock = \"permanent\"\nper = \"user\"\nipv6_prefix = 32",
+            ),
+        ),
+        (
+            "not understood",
+            policy(
+                "category = \"x\"\nthreshold = 5\nwithin = \"soon\"\nblock = \"escalates\"\nwindow = \"1m\"",
+            ),
+        ),
+    ];
+    let cases: Vec<(&str, &str)> = cases.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    check("problems_of_policies", &cases);
 }
 
 #[test]
