@@ -7,6 +7,7 @@
 //! BPF counters ─► dataplane Reader ─► metrics, status
 //! ```
 
+pub mod access;
 pub mod admission;
 pub mod blocklist;
 pub mod cli;
