@@ -27,8 +27,8 @@ use claims::{Claims, Stored};
 use expiries::Expiries;
 use lengths::Lengths;
 use owners::Owners;
-pub use owners::{Owner, OwnerId, TooMany};
-pub use reasons::{MAX_REASON, reason};
+pub use owners::{InvalidOwner, Owner, OwnerId, TooMany, is_name};
+pub use reasons::{MAX_ACTOR, MAX_REASON, actor, reason};
 use terms::KnownTerms;
 
 /// What a claim is about, and whose it is. Sorts by prefix first.
@@ -46,8 +46,8 @@ pub struct Terms {
     pub until: Nanos,
     /// Seconds since 1970.
     pub created: u64,
-    /// The user who asked.
-    pub actor: Option<u32>,
+    /// Who asked, see [`actor`]: `uid:0`, `token:ID`, `cert:NAME`, `jwt:SUB`. `None` for lists.
+    pub actor: Option<Arc<str>>,
     /// See [`reason`].
     pub reason: Option<Arc<str>>,
 }
@@ -179,6 +179,12 @@ impl Blocklist {
     /// If there are more than 65,535 owners.
     pub fn owner(&mut self, owner: &Owner) -> Result<OwnerId, TooMany> {
         self.owners.id(owner)
+    }
+
+    /// The short form of `owner`, if it was ever asked for.
+    #[must_use]
+    pub fn find_owner(&self, owner: &Owner) -> Option<OwnerId> {
+        self.owners.find(owner)
     }
 
     #[must_use]
@@ -433,6 +439,11 @@ impl Blocklist {
         let all = after.is_none().then(|| self.claims.iter());
         let claims = behind.into_iter().flatten().chain(all.into_iter().flatten());
         claims.map(|(key, stored)| self.claim(key, stored))
+    }
+
+    /// The claims on exactly `prefix`.
+    pub fn on(&self, prefix: Prefix) -> impl Iterator<Item = Claim> {
+        self.claims.at(prefix).map(|(key, stored)| self.claim(key, stored))
     }
 
     /// The claims on `prefix` and on prefixes that contain it, narrowest first.

@@ -13,14 +13,15 @@ mod worker;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use limiter_common::abi::Entry;
-use limiter_common::{Address, Nanos};
+use limiter_common::{Address, Nanos, Prefix};
 use tokio::sync::{oneshot, watch};
 
-use crate::blocklist::Key;
+use crate::blocklist::Owner;
 use crate::config::{self, Action, Config};
 use crate::control::protocol::{
     AddRequest, AddResponse, Claim, Explanation, ListStatus, Problem, ProblemKind, RemoveRequest,
@@ -91,10 +92,21 @@ pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
     Ok((Handle { to_worker, summary }, started))
 }
 
-/// Who asks. Whether they may is the control server's business.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who asks. Whether they may is the control server's business, but for what needs an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    pub uid: u32,
+    /// Whose claims they make and take back. [`Owner::Operator`] may name another owner, and pass the guards.
+    pub owner: Owner,
+    /// For whoever asks later: `uid:0`, `token:ID`, `cert:NAME`, `jwt:SUB`. Kept as [`crate::blocklist::actor`] says.
+    pub actor: Arc<str>,
+}
+
+impl Caller {
+    /// A user of this machine who may do everything.
+    #[must_use]
+    pub fn operator(uid: u32) -> Self {
+        Self { owner: Owner::Operator, actor: Arc::from(format!("uid:{uid}")) }
+    }
 }
 
 /// What applies to every line of an import.
@@ -105,11 +117,50 @@ pub struct ImportOptions {
     pub reason: Option<String>,
     pub force: bool,
     pub ssh_peer: Option<String>,
+    /// See [`AddRequest::owner`].
+    pub owner: Option<String>,
 }
 
-/// Where a listing goes on: the place behind the last claim of a page.
+/// Where a listing goes on: behind the claim of an owner on a prefix, or behind all claims on it. As text `PREFIX@OWNER`
+/// or `PREFIX`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor(Key);
+pub struct Cursor {
+    prefix: Prefix,
+    owner: Option<Owner>,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.owner {
+            Some(owner) => write!(f, "{}@{owner}", self.prefix),
+            None => self.prefix.fmt(f),
+        }
+    }
+}
+
+/// A text that no page ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidCursor;
+
+impl fmt::Display for InvalidCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected the cursor that came with the page before")
+    }
+}
+
+impl std::error::Error for InvalidCursor {}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        let (prefix, owner) = match text.split_once('@') {
+            Some((prefix, owner)) => (prefix, Some(owner.parse().map_err(|_| InvalidCursor)?)),
+            None => (text, None),
+        };
+        Ok(Self { prefix: prefix.parse().map_err(|_| InvalidCursor)?, owner })
+    }
+}
 
 /// Part of a listing, in the order of addresses.
 #[derive(Debug, Clone, Default)]
@@ -162,6 +213,8 @@ pub struct Summary {
 pub enum Error {
     /// It cannot be understood; one line for each thing that is wrong, at most 100.
     Invalid { detail: String, items: Vec<String> },
+    /// Only operators may do that.
+    Denied(String),
     /// Guards refused; one line for each prefix, at most 100.
     Guarded { detail: String, items: Vec<String> },
     /// A kernel table has no room.
@@ -177,7 +230,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid { detail, .. } | Self::Guarded { detail, .. } => f.write_str(detail),
-            Self::Full(detail) | Self::NotDurable(detail) | Self::Failed(detail) => f.write_str(detail),
+            Self::Denied(detail) | Self::Full(detail) | Self::NotDurable(detail) | Self::Failed(detail) => {
+                f.write_str(detail)
+            }
         }
     }
 }
@@ -190,6 +245,7 @@ impl From<Error> for Problem {
             Error::Invalid { detail, items } => {
                 (ProblemKind::Invalid, "the request cannot be understood", 400, detail, items)
             }
+            Error::Denied(detail) => (ProblemKind::NotAuthorised, "not authorised", 403, detail, Vec::new()),
             Error::Guarded { detail, items } => {
                 (ProblemKind::Guarded, "refused by a guard", 409, detail, items)
             }
@@ -206,9 +262,9 @@ impl From<Error> for Problem {
 /// What the thread is asked.
 enum Command {
     Add(Action, AddRequest, Caller, Reply<AddResponse>),
-    Remove(Action, RemoveRequest, Reply<RemoveResponse>),
+    Remove(Action, RemoveRequest, Caller, Reply<RemoveResponse>),
     Import(Action, config::lists::Parsed, ImportOptions, Caller, Reply<AddResponse>),
-    Page(Action, Option<Cursor>, usize, Reply<Page>),
+    Page(Action, Option<Owner>, Option<Cursor>, usize, Reply<Page>),
     Lookup(Address, Reply<(Lookup, Arc<Config>)>),
     Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
     Shutdown(oneshot::Sender<()>),
@@ -224,7 +280,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Adds claims of the owner `operator`: all or none. Claims that are there get the new expiry and reason.
+    /// Adds claims of the caller, or of the owner that the request names: all or none. Claims that are there get the new
+    /// expiry and reason.
     ///
     /// # Errors
     ///
@@ -238,7 +295,7 @@ impl Handle {
         self.ask(|reply| Command::Add(action, request, caller, reply)).await
     }
 
-    /// Takes back claims of the owner `operator`. What others claim stays, and is told.
+    /// Takes back claims of the caller, or of the owner that the request names. What others claim stays, and is told.
     ///
     /// # Errors
     ///
@@ -247,9 +304,9 @@ impl Handle {
         &self,
         action: Action,
         request: RemoveRequest,
-        _: Caller,
+        caller: Caller,
     ) -> Result<RemoveResponse, Error> {
-        self.ask(|reply| Command::Remove(action, request, reply)).await
+        self.ask(|reply| Command::Remove(action, request, caller, reply)).await
     }
 
     /// Adds every prefix of a list, if all of its lines are understood: applied in parts, between which other requests
@@ -268,14 +325,20 @@ impl Handle {
         self.ask(|reply| Command::Import(action, parsed, options, caller, reply)).await
     }
 
-    /// Up to `limit` claims of `action` behind `after`; from the start if `None`. Pages see the state of their own
-    /// moment.
+    /// Up to `limit` claims of `action` behind `after`; from the start if `None`. Only those of `owner` if there is one:
+    /// then a page may have fewer, and none, and others follow all the same. Pages see the state of their own moment.
     ///
     /// # Errors
     ///
     /// If the enforcer is gone.
-    pub async fn page(&self, action: Action, after: Option<Cursor>, limit: usize) -> Result<Page, Error> {
-        self.ask(|reply| Command::Page(action, after, limit, reply)).await
+    pub async fn page(
+        &self,
+        action: Action,
+        owner: Option<Owner>,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.ask(|reply| Command::Page(action, owner, after, limit, reply)).await
     }
 
     /// What the lists say of `address`.

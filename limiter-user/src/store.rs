@@ -9,11 +9,15 @@ mod crc;
 mod expiry;
 mod file;
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use limiter_common::{Nanos, Prefix};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, TableHandle, WriteTransaction,
+};
 
 use crate::blocklist::{Owner, Terms};
 use crate::config::Action;
@@ -23,7 +27,9 @@ use expiry::Boot;
 use file::{OpenError, guarded};
 
 /// The blocks of claims. The version of their format is in the name.
-const CLAIMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("claims-2");
+const CLAIMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("claims-3");
+/// Where earlier builds kept them. What is found there is moved when the store is opened.
+const CLAIMS_2: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("claims-2");
 /// Of the running boot: its identifier, and both clocks at the first start in it, in nanoseconds.
 const BOOTS: TableDefinition<'_, [u8; 16], (u64, u64)> = TableDefinition::new("boots-1");
 
@@ -66,6 +72,7 @@ pub struct Records {
     blocks: Vec<RawBlock>,
     boot: Boot,
     len: usize,
+    owners: BTreeSet<Owner>,
 }
 
 /// A key and its value.
@@ -73,7 +80,7 @@ type RawBlock = (Box<[u8]>, Box<[u8]>);
 
 impl Records {
     fn none(boot: Boot) -> Self {
-        Self { blocks: Vec::new(), boot, len: 0 }
+        Self { blocks: Vec::new(), boot, len: 0, owners: BTreeSet::new() }
     }
 
     #[must_use]
@@ -84,6 +91,11 @@ impl Records {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whose they are.
+    pub fn owners(&self) -> impl Iterator<Item = &Owner> {
+        self.owners.iter()
     }
 
     /// Each of them; those with prefixes that are near each other in a row.
@@ -97,6 +109,11 @@ impl Records {
         let records = Block::decode(key, value).and_then(|block| block.records(self.boot));
         if let Some(records) = &records {
             self.len += records.len();
+            for record in records {
+                if !self.owners.contains(&record.owner) {
+                    self.owners.insert(record.owner.clone());
+                }
+            }
             self.blocks.push((key.into(), value.into()));
         }
         records.is_some()
@@ -304,6 +321,13 @@ impl Contents {
         }
     }
 
+    fn take_version_2(&mut self, key: &[u8], value: &[u8]) {
+        match Block::from_version_2(key, value) {
+            Some(value) => self.take(key, &value),
+            None => self.unreadable += 1,
+        }
+    }
+
     /// Whether something is missing.
     fn note(&self, path: &Path, warnings: &mut Vec<String>) -> bool {
         if self.unreadable > 0 {
@@ -341,22 +365,61 @@ fn first_start(database: &Database, id: [u8; 16], now: Now) -> Result<Boot, redb
         }
     };
     transaction.open_table(CLAIMS)?;
+    migrate(&transaction)?;
     transaction.commit()?;
     Ok(boot)
+}
+
+/// Moves blocks that an earlier build wrote. What is damaged of them stays where it is, and is told.
+fn migrate(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    if !transaction.list_tables()?.any(|table| table.name() == CLAIMS_2.name()) {
+        return Ok(());
+    }
+    let left = {
+        let mut old = transaction.open_table(CLAIMS_2)?;
+        let mut new = transaction.open_table(CLAIMS)?;
+        let mut moved = Vec::new();
+        for entry in old.iter()? {
+            let (key, value) = entry?;
+            if let Some(value) = Block::from_version_2(key.value(), value.value()) {
+                new.insert(key.value(), value.as_slice())?;
+                moved.push(key.value().to_vec());
+            }
+        }
+        for key in &moved {
+            old.remove(key.as_slice())?;
+        }
+        old.len()?
+    };
+    if left == 0 {
+        transaction.delete_table(CLAIMS_2)?;
+    }
+    Ok(())
 }
 
 fn read(database: &impl ReadableDatabase, boot: Boot) -> Result<Contents, redb::Error> {
     let mut contents = Contents::nothing(boot);
     let transaction = database.begin_read()?;
-    let table = match transaction.open_table(CLAIMS) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(contents),
+    for_each(&transaction, CLAIMS, |key, value| contents.take(key, value))?;
+    for_each(&transaction, CLAIMS_2, |key, value| contents.take_version_2(key, value))?;
+    Ok(contents)
+}
+
+/// Everything in a table, which may not be there.
+fn for_each(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'_, &'static [u8], &'static [u8]>,
+    mut see: impl FnMut(&[u8], &[u8]),
+) -> Result<(), redb::Error> {
+    let table = match transaction.open_table(table) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
         table => table?,
     };
     for entry in table.iter()? {
         let (key, value) = entry?;
-        contents.take(key.value(), value.value());
+        see(key.value(), value.value());
     }
-    Ok(contents)
+    Ok(())
 }
 
 /// The records of a store that cannot be written.
@@ -416,11 +479,18 @@ fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Records {
         let mut builder = redb::Builder::new();
         let database = builder.set_cache_size(CACHE).open(path)?;
         let transaction = database.begin_read()?;
-        let table = transaction.open_table(CLAIMS)?;
-        for (entry, _) in table.iter()?.zip(0..most) {
-            let (key, value) = entry?;
-            if let Ok(mut contents) = contents.lock() {
-                contents.take(key.value(), value.value());
+        let tables: [(_, fn(&mut Contents, &[u8], &[u8])); 2] =
+            [(CLAIMS, Contents::take), (CLAIMS_2, Contents::take_version_2)];
+        for (table, take) in tables {
+            let table = match transaction.open_table(table) {
+                Err(redb::TableError::TableDoesNotExist(_)) => continue,
+                table => table?,
+            };
+            for (entry, _) in table.iter()?.zip(0..most) {
+                let (key, value) = entry?;
+                if let Ok(mut contents) = contents.lock() {
+                    take(&mut contents, key.value(), value.value());
+                }
             }
         }
         Ok(())

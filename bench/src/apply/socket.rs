@@ -77,7 +77,7 @@ pub(super) struct Request {
 /// Blocks `prefixes` for good.
 pub(super) fn request(prefixes: Vec<String>) -> Result<Request> {
     // Random addresses may be those of the host.
-    let request = AddRequest { prefixes, seconds: None, reason: None, force: true, ssh_peer: None };
+    let request = AddRequest { prefixes, force: true, ..AddRequest::default() };
     let body = serde_json::to_vec(&request).context("cannot write JSON")?;
     let head = format!(
         "POST /v1/blocks HTTP/1.1\r\nHost: limiter\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",

@@ -1,16 +1,28 @@
-//! What is kept of the texts that people give as reasons.
+//! What is kept of the texts that come with a claim: why, and who asked.
 
 use std::sync::Arc;
 
 /// Bytes that a reason may have.
 pub const MAX_REASON: usize = 256;
+/// Bytes that the name of an actor may have: `jwt:` and a subject of a reasonable length.
+pub const MAX_ACTOR: usize = 128;
 
 /// What is kept of a reason that somebody wrote: no control characters, no white space at the ends, at most
 /// [`MAX_REASON`] bytes. `None` if nothing is left.
 #[must_use]
 pub fn reason(text: &str) -> Option<Arc<str>> {
-    let mut kept: String = text.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
-    let end = (0..=MAX_REASON.min(kept.len())).rev().find(|at| kept.is_char_boundary(*at));
+    kept(text, MAX_REASON)
+}
+
+/// What is kept of who asked: the same, in at most [`MAX_ACTOR`] bytes.
+#[must_use]
+pub fn actor(text: &str) -> Option<Arc<str>> {
+    kept(text, MAX_ACTOR)
+}
+
+fn kept(text: &str, longest: usize) -> Option<Arc<str>> {
+    let mut kept: String = text.chars().filter(|c| !c.is_control()).take(longest).collect();
+    let end = (0..=longest.min(kept.len())).rev().find(|at| kept.is_char_boundary(*at));
     kept.truncate(end.unwrap_or(0));
     let kept = kept.trim();
     (!kept.is_empty()).then(|| Arc::from(kept))

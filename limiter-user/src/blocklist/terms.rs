@@ -18,8 +18,8 @@ pub(super) struct KnownTerms {
     ids: HashMap<Common, TermsId>,
     /// Without holders.
     free: Vec<TermsId>,
-    /// Reasons that are in use, each with the number of `kept` that have it.
-    reasons: HashMap<Arc<str>, u32>,
+    /// Reasons and actors that are in use, each with the number of times that `kept` has it.
+    texts: HashMap<Arc<str>, u32>,
     /// What was held last: most come in a row.
     last: Option<TermsId>,
 }
@@ -34,7 +34,7 @@ struct Kept {
 struct Common {
     /// Seconds since 1970, enough until 2106.
     created: u32,
-    actor: Option<u32>,
+    actor: Option<Arc<str>>,
     reason: Option<Arc<str>>,
 }
 
@@ -44,19 +44,20 @@ impl KnownTerms {
         let created = u32::try_from(terms.created).unwrap_or(u32::MAX);
         if let Some(last) = self.last
             && let Some(Kept { common, holders }) = self.kept.get_mut(last.0 as usize)
-            && (common.created, common.actor) == (created, terms.actor)
+            && common.created == created
+            && common.actor == terms.actor
             && common.reason == terms.reason
             && *holders > 0
         {
             *holders += 1;
             return last;
         }
-        let mut common = Common { created, actor: terms.actor, reason: terms.reason.clone() };
+        let mut common = Common { created, actor: terms.actor.clone(), reason: terms.reason.clone() };
         let id = match self.ids.get(&common) {
             Some(id) => *id,
             None => {
-                if let Some(reason) = &mut common.reason {
-                    *reason = self.share(reason);
+                for text in [&mut common.actor, &mut common.reason].into_iter().flatten() {
+                    *text = self.share(text);
                 }
                 let id = self.place(common.clone());
                 self.ids.insert(common, id);
@@ -70,10 +71,10 @@ impl KnownTerms {
         id
     }
 
-    /// The text that other terms with this reason have.
-    fn share(&mut self, reason: &Arc<str>) -> Arc<str> {
-        let known = self.reasons.get_key_value(reason).map_or(reason, |(known, _)| known).clone();
-        *self.reasons.entry(Arc::clone(&known)).or_default() += 1;
+    /// The text that other terms with this one have.
+    fn share(&mut self, text: &Arc<str>) -> Arc<str> {
+        let known = self.texts.get_key_value(text).map_or(text, |(known, _)| known).clone();
+        *self.texts.entry(Arc::clone(&known)).or_default() += 1;
         known
     }
 
@@ -94,17 +95,20 @@ impl KnownTerms {
         if kept.holders > 0 {
             return;
         }
-        let reason = kept.common.reason.take();
-        let common = Common { reason: reason.clone(), ..kept.common };
+        let common = Common {
+            created: kept.common.created,
+            actor: kept.common.actor.take(),
+            reason: kept.common.reason.take(),
+        };
         self.ids.remove(&common);
         self.free.push(id);
         self.last = self.last.filter(|last| *last != id);
-        if let Some(reason) = reason
-            && let Some(count) = self.reasons.get_mut(&reason)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.reasons.remove(&reason);
+        for text in [common.actor, common.reason].into_iter().flatten() {
+            if let Some(count) = self.texts.get_mut(&text) {
+                *count -= 1;
+                if *count == 0 {
+                    self.texts.remove(&text);
+                }
             }
         }
     }
@@ -115,7 +119,7 @@ impl KnownTerms {
         Terms {
             until,
             created: common.map_or(0, |common| common.created.into()),
-            actor: common.and_then(|common| common.actor),
+            actor: common.and_then(|common| common.actor.clone()),
             reason: common.and_then(|common| common.reason.clone()),
         }
     }
@@ -126,7 +130,7 @@ mod tests {
     use super::*;
 
     fn terms(created: u64, reason: Option<&str>) -> Terms {
-        Terms { until: Nanos(3), created, actor: Some(0), reason: reason.map(Arc::from) }
+        Terms { until: Nanos(3), created, actor: Some(Arc::from("uid:0")), reason: reason.map(Arc::from) }
     }
 
     #[test]
@@ -137,7 +141,7 @@ mod tests {
         let second = known.hold(&terms(2, Some("a")));
         assert!(second != first);
         assert_eq!(known.hold(&terms(1, Some("a"))), first);
-        assert_eq!(known.reasons.len(), 1);
+        assert_eq!(known.texts.len(), 2);
         for _ in 0..3 {
             assert_eq!(known.get(first, Nanos(3)), terms(1, Some("a")));
             known.release(first);
@@ -147,7 +151,7 @@ mod tests {
         assert_eq!(known.get(second, Nanos(3)), terms(2, Some("a")));
         known.release(first);
         known.release(second);
-        assert!(known.ids.is_empty() && known.reasons.is_empty());
+        assert!(known.ids.is_empty() && known.texts.is_empty());
         assert_eq!((known.kept.len(), known.free.len()), (2, 2));
         let none = known.hold(&terms(1, None));
         assert_eq!(known.get(none, Nanos(3)), terms(1, None));

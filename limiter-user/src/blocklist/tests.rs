@@ -139,7 +139,10 @@ fn random_edits(random: &mut Random, addresses: &[Address], owners: &[OwnerId], 
             let until =
                 if random.below(3) == 0 { Nanos::NEVER } else { moments_later(now, 1 + random.below(20)) };
             let reason = (random.below(2) == 0).then(|| Arc::from(format!("reason {}", random.below(3))));
-            Edit::Set(Claim { key, terms: Terms { until, created: now.0 >> 32, actor: Some(7), reason } })
+            Edit::Set(Claim {
+                key,
+                terms: Terms { until, created: now.0 >> 32, actor: Some(Arc::from("uid:7")), reason },
+            })
         };
         edits.insert(key, edit);
     }

@@ -32,6 +32,7 @@ pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: 
         reason: add.reason.clone(),
         force: add.force,
         ssh_peer: session.ssh_peer.clone(),
+        owner: None,
     };
     let done = session.client.add(action, &request).await?;
     if session.json {
@@ -56,7 +57,7 @@ pub(super) async fn remove(
     action: Action,
     remove: &Remove,
 ) -> Result<Exit, Stop> {
-    let request = RemoveRequest { prefixes: prefixes(&remove.addresses)? };
+    let request = RemoveRequest { prefixes: prefixes(&remove.addresses)?, ..RemoveRequest::default() };
     let done = session.client.remove(action, &request).await?;
     if session.json {
         session.json(&done)?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Action;
 
 /// Asks for addresses or prefixes to be blocked or allowed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddRequest {
     pub prefixes: Vec<String>,
@@ -22,6 +22,10 @@ pub struct AddRequest {
     /// Where the caller is logged in from, so that it cannot lock itself out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_peer: Option<String>,
+    /// Whose claims these are: `feed:NAME`, `crowdsec`, `fail2ban:JAIL`, `app:NAME`. The caller's own if absent; only
+    /// operators may name others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// All of them are durable and in force.
@@ -38,16 +42,23 @@ pub struct AddResponse {
     pub shadowed_by_allow: Vec<String>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Asks for claims to be taken back. Those of others stay in force, and are told.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveRequest {
     pub prefixes: Vec<String>,
+    /// Whose claims; the caller's own if absent. Only operators may name others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Whoever claims it, but for the files of lists; operators only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_owners: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveResponse {
     pub removed: u64,
-    /// Were not there under this owner.
+    /// Prefixes that were not there under this owner.
     pub missing: Vec<String>,
     /// Removed, but somebody else still lists them: prefix and owners.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -59,11 +70,11 @@ pub struct RemoveResponse {
 pub struct Claim {
     pub prefix: String,
     pub action: Action,
-    /// `operator` or `list:NAME`.
+    /// `operator`, `list:NAME`, `feed:NAME`, `crowdsec`, `fail2ban:JAIL` or `app:NAME`.
     pub owner: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who asked: `uid:0`; absent for lists.
+    /// Who asked: `uid:0`, `token:ID`, `cert:NAME`, `jwt:SUB`; absent for lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
     pub created: String,

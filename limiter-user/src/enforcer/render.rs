@@ -19,7 +19,7 @@ pub(super) fn claim(list: &Blocklist, claim: blocklist::Claim, now: Now) -> prot
         action: key.action,
         owner: list.owner_of(key.owner).to_string(),
         reason: terms.reason.as_deref().map(str::to_owned),
-        actor: terms.actor.map(|uid| format!("uid:{uid}")),
+        actor: terms.actor.as_deref().map(str::to_owned),
         created: time(UNIX_EPOCH.checked_add(Duration::from_secs(terms.created))),
         expires: left.map(|left| time(now.wall.checked_add(left))),
         // A claim that has a moment left has not expired.

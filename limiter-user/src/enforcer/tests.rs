@@ -12,7 +12,10 @@ use crate::dataplane::Change;
 use crate::dataplane::memory::MemoryDataplane;
 use crate::store::Store;
 
-const UID: Caller = Caller { uid: 7 };
+/// Who asks.
+fn uid() -> Caller {
+    Caller::operator(7)
+}
 const BOOT: [u8; 16] = [1; 16];
 
 /// Seconds since boot; they pass only when a test says so. Each test has its own.
@@ -104,24 +107,18 @@ fn text(Change { prefix, entry }: &Change) -> String {
 }
 
 fn asked(prefixes: &[&str]) -> AddRequest {
-    AddRequest {
-        prefixes: prefixes.iter().map(|text| (*text).to_owned()).collect(),
-        seconds: None,
-        reason: None,
-        force: false,
-        ssh_peer: None,
-    }
+    AddRequest { prefixes: prefixes.iter().map(|text| (*text).to_owned()).collect(), ..AddRequest::default() }
 }
 
 fn gone(prefixes: &[&str]) -> RemoveRequest {
-    RemoveRequest { prefixes: asked(prefixes).prefixes }
+    RemoveRequest { prefixes: asked(prefixes).prefixes, ..RemoveRequest::default() }
 }
 
 async fn claims(handle: &Handle, action: Action) -> Vec<Claim> {
     let mut claims = Vec::new();
     let mut after = None;
     loop {
-        let page = handle.page(action, after, 2).await.unwrap();
+        let page = handle.page(action, None, after, 2).await.unwrap();
         claims.extend(page.claims);
         after = page.next;
         if after.is_none() {
@@ -147,17 +144,17 @@ async fn what_is_added_is_in_force_durable_and_listed() {
         reason: Some(" login\nflood ".to_owned()),
         ..asked(&["192.0.2.7", "198.51.100.9/24", "2001:db8::1", "192.0.2.7"])
     };
-    let response = handle.add(Action::Block, request.clone(), UID).await.unwrap();
+    let response = handle.add(Action::Block, request.clone(), uid()).await.unwrap();
     assert_eq!(response, AddResponse { added: 3, ..AddResponse::default() });
     assert_eq!(setup.lists(), ["192.0.2.7 b1060", "198.51.100.0/24 b1060", "2001:db8::1 b1060"]);
 
-    let again = handle.add(Action::Block, request, UID).await.unwrap();
+    let again = handle.add(Action::Block, request, uid()).await.unwrap();
     assert_eq!(again, AddResponse { unchanged: 3, ..AddResponse::default() });
-    let longer = handle.add(Action::Block, asked(&["192.0.2.7"]), UID).await.unwrap();
+    let longer = handle.add(Action::Block, asked(&["192.0.2.7"]), uid()).await.unwrap();
     assert_eq!(longer, AddResponse { updated: 1, ..AddResponse::default() });
 
     handle.shutdown().await;
-    assert!(handle.page(Action::Block, None, 1).await.is_err());
+    assert!(handle.page(Action::Block, None, None, 1).await.is_err());
     let before = setup.lists();
     let handle = setup.start();
     assert_eq!(setup.lists(), before);
@@ -191,8 +188,8 @@ async fn what_is_added_is_in_force_durable_and_listed() {
 async fn removing_tells_what_is_missing_and_what_stays() {
     let setup = Setup::new();
     let handle = setup.start();
-    handle.add(Action::Block, asked(&["192.0.2.7", "192.0.2.0/24"]), UID).await.unwrap();
-    let response = handle.remove(Action::Block, gone(&["192.0.2.7", "192.0.2.8"]), UID).await.unwrap();
+    handle.add(Action::Block, asked(&["192.0.2.7", "192.0.2.0/24"]), uid()).await.unwrap();
+    let response = handle.remove(Action::Block, gone(&["192.0.2.7", "192.0.2.8"]), uid()).await.unwrap();
     assert_eq!(response.removed, 1);
     assert_eq!(response.missing, ["192.0.2.8"]);
     assert_eq!(
@@ -209,7 +206,7 @@ async fn removing_tells_what_is_missing_and_what_stays() {
 async fn what_is_wrong_changes_nothing() {
     let setup = Setup::with("protected = [\"203.0.113.0/24\"]");
     let handle = setup.start();
-    let add = async |request| handle.add(Action::Block, request, UID).await.unwrap_err();
+    let add = async |request| handle.add(Action::Block, request, uid()).await.unwrap_err();
 
     let error = add(asked(&["192.0.2.7", "192.0.2.300", "router"])).await;
     let Error::Invalid { items, .. } = error else { panic!("{error:?}") };
@@ -236,9 +233,9 @@ async fn what_is_wrong_changes_nothing() {
     );
     assert_eq!(setup.lists(), Vec::<String>::new());
 
-    handle.add(Action::Block, AddRequest { force: true, ..asked(&lockout) }, UID).await.unwrap();
+    handle.add(Action::Block, AddRequest { force: true, ..asked(&lockout) }, uid()).await.unwrap();
     assert_eq!(setup.lists().len(), 5);
-    handle.add(Action::Allow, asked(&["203.0.113.5"]), UID).await.unwrap();
+    handle.add(Action::Allow, asked(&["203.0.113.5"]), uid()).await.unwrap();
 }
 
 #[tokio::test]
@@ -247,8 +244,8 @@ async fn claims_expire_and_are_taken_out() {
     let setup = Setup::new();
     let handle = setup.start_at(clock, BOOT);
     let for_a_minute = AddRequest { seconds: Some(60), ..asked(&["192.0.2.7", "192.0.2.0/24"]) };
-    handle.add(Action::Block, for_a_minute, UID).await.unwrap();
-    handle.add(Action::Block, asked(&["192.0.2.8"]), UID).await.unwrap();
+    handle.add(Action::Block, for_a_minute, uid()).await.unwrap();
+    handle.add(Action::Block, asked(&["192.0.2.8"]), uid()).await.unwrap();
     SECONDS.store(1_059, Ordering::Relaxed);
     assert_eq!(claims(&handle, Action::Block).await.len(), 3);
     SECONDS.store(1_060, Ordering::Relaxed);
@@ -262,7 +259,10 @@ async fn claims_expire_and_are_taken_out() {
 async fn deadlines_survive_restarts_reboots_and_clock_steps() {
     let setup = Setup::new();
     let handle = setup.start();
-    handle.add(Action::Block, AddRequest { seconds: Some(100), ..asked(&["192.0.2.7"]) }, UID).await.unwrap();
+    handle
+        .add(Action::Block, AddRequest { seconds: Some(100), ..asked(&["192.0.2.7"]) }, uid())
+        .await
+        .unwrap();
     handle.shutdown().await;
 
     fn stepped() -> Now {
@@ -293,13 +293,13 @@ async fn deadlines_survive_restarts_reboots_and_clock_steps() {
 async fn a_kernel_without_room_takes_the_whole_request_back() {
     let setup = Setup::new();
     let handle = setup.start();
-    handle.add(Action::Block, asked(&["192.0.2.1"]), UID).await.unwrap();
+    handle.add(Action::Block, asked(&["192.0.2.1"]), uid()).await.unwrap();
     setup.kernel.set_capacity(2);
-    let error = handle.add(Action::Block, asked(&["192.0.2.2", "192.0.2.3"]), UID).await.unwrap_err();
+    let error = handle.add(Action::Block, asked(&["192.0.2.2", "192.0.2.3"]), uid()).await.unwrap_err();
     assert!(matches!(&error, Error::Full(text) if text.contains("addresses_v4")), "{error:?}");
     assert_eq!(setup.lists(), ["192.0.2.1 b"]);
     setup.kernel.refuse(Some(12));
-    let error = handle.remove(Action::Block, gone(&["192.0.2.1"]), UID).await.unwrap_err();
+    let error = handle.remove(Action::Block, gone(&["192.0.2.1"]), uid()).await.unwrap_err();
     assert!(matches!(error, Error::Failed(_)), "{error:?}");
     setup.kernel.refuse(None);
     handle.shutdown().await;
@@ -313,12 +313,12 @@ async fn configured_capacities_are_kept() {
     let setup = Setup::with("[capacity]\naddresses_v4 = 3\n");
     let setup = Setup { more: format!("{}addresses_v6 = 1", setup.more), ..setup };
     let handle = setup.start();
-    handle.add(Action::Block, asked(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]), UID).await.unwrap();
-    let error = handle.add(Action::Block, asked(&["192.0.2.3", "192.0.2.4"]), UID).await.unwrap_err();
+    handle.add(Action::Block, asked(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]), uid()).await.unwrap();
+    let error = handle.add(Action::Block, asked(&["192.0.2.3", "192.0.2.4"]), uid()).await.unwrap_err();
     assert!(matches!(error, Error::Full(_)), "{error:?}");
     // What is there already needs no room.
     let again = AddRequest { seconds: Some(5), ..asked(&["192.0.2.1", "192.0.2.3"]) };
-    handle.add(Action::Block, again, UID).await.unwrap();
+    handle.add(Action::Block, again, uid()).await.unwrap();
     assert_eq!(setup.lists().len(), 4);
 }
 
@@ -328,13 +328,13 @@ async fn without_a_state_directory_it_enforces_and_refuses() {
     std::fs::write(setup.path("state"), "not a directory").unwrap();
     setup.kernel.clone().apply(&[block("192.0.2.1"), block("192.0.2.3")]).unwrap();
     let handle = setup.start();
-    let error = handle.add(Action::Block, asked(&["192.0.2.7"]), UID).await.unwrap_err();
+    let error = handle.add(Action::Block, asked(&["192.0.2.7"]), uid()).await.unwrap_err();
     assert!(matches!(error, Error::NotDurable(_)), "{error:?}");
     assert_eq!(setup.lists(), ["192.0.2.1 b", "192.0.2.3 b"]);
     // Nobody is locked out for it.
-    let error = handle.add(Action::Allow, asked(&["192.0.2.1"]), UID).await.unwrap_err();
+    let error = handle.add(Action::Allow, asked(&["192.0.2.1"]), uid()).await.unwrap_err();
     assert!(matches!(&error, Error::NotDurable(text) if text.starts_with("in force")), "{error:?}");
-    let error = handle.remove(Action::Block, gone(&["192.0.2.3"]), UID).await.unwrap_err();
+    let error = handle.remove(Action::Block, gone(&["192.0.2.3"]), uid()).await.unwrap_err();
     assert!(matches!(error, Error::NotDurable(_)), "{error:?}");
     assert_eq!(setup.lists(), ["192.0.2.1 b a"]);
     let summary = handle.summary().borrow().clone();
@@ -343,7 +343,7 @@ async fn without_a_state_directory_it_enforces_and_refuses() {
     assert!(warned, "{:?}", summary.warnings);
     // It comes back without a restart.
     std::fs::remove_file(setup.path("state")).unwrap();
-    handle.add(Action::Block, asked(&["192.0.2.7"]), UID).await.unwrap();
+    handle.add(Action::Block, asked(&["192.0.2.7"]), uid()).await.unwrap();
     assert!(handle.summary().borrow().durable);
     // And what was done in the meantime is stored with it.
     handle.shutdown().await;
@@ -365,8 +365,8 @@ async fn what_a_lost_store_knew_is_recovered_from_the_kernel() {
     std::fs::write(setup.path("drop.txt"), "198.51.100.1\n").unwrap();
     let handle = setup.start();
     let for_a_while = AddRequest { seconds: Some(500), ..asked(&["192.0.2.7", "192.0.2.0/28"]) };
-    handle.add(Action::Block, for_a_while, UID).await.unwrap();
-    handle.add(Action::Allow, asked(&["192.0.2.0/24"]), UID).await.unwrap();
+    handle.add(Action::Block, for_a_while, uid()).await.unwrap();
+    handle.add(Action::Allow, asked(&["192.0.2.0/24"]), uid()).await.unwrap();
     handle.shutdown().await;
     let before = setup.lists();
     assert_eq!(before, ["192.0.2.0/24 a", "192.0.2.0/28 b1500", "192.0.2.7 b1500", "198.51.100.1 b"]);
@@ -395,7 +395,7 @@ async fn what_a_lost_store_knew_is_recovered_from_the_kernel() {
 async fn a_kernel_full_of_something_else_is_brought_to_the_stored_state() {
     let setup = Setup::new();
     let handle = setup.start();
-    handle.add(Action::Block, asked(&["192.0.2.7"]), UID).await.unwrap();
+    handle.add(Action::Block, asked(&["192.0.2.7"]), uid()).await.unwrap();
     handle.shutdown().await;
     let allow = Change { entry: Entry { block_until: 0, allow_until: 5 }, ..block("192.0.2.7") };
     setup.kernel.clone().apply(&[allow, block("10.0.0.0/8")]).unwrap();
@@ -408,7 +408,7 @@ async fn at_the_start_what_fits_is_installed() {
     let setup = Setup::new();
     let handle = setup.start();
     let request = asked(&["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "10.0.0.0/24", "10.0.1.0/24"]);
-    handle.add(Action::Block, request, UID).await.unwrap();
+    handle.add(Action::Block, request, uid()).await.unwrap();
     handle.shutdown().await;
     let small = Setup { kernel: MemoryDataplane::new(3), ..setup };
     let handle = small.start();
@@ -547,9 +547,9 @@ async fn imports_are_all_or_nothing_and_let_others_pass() {
     let mut text: Vec<u8> = (0..70_000).flat_map(|n| format!("{}\n", address(n)).into_bytes()).collect();
     let import = |text: &[u8], options| {
         let (handle, text) = (handle.clone(), text.to_vec());
-        tokio::spawn(
-            async move { handle.import(Action::Block, config::lists::parse(&text), options, UID).await },
-        )
+        tokio::spawn(async move {
+            handle.import(Action::Block, config::lists::parse(&text), options, uid()).await
+        })
     };
 
     let error =
@@ -567,7 +567,7 @@ async fn imports_are_all_or_nothing_and_let_others_pass() {
     let running = import(&text, forced.clone());
     // Part of it is in force before all of it is, and requests are answered then.
     until(&handle, "import", |summary| summary.blocks > 0).await;
-    handle.add(Action::Block, asked(&["192.0.2.7"]), UID).await.unwrap();
+    handle.add(Action::Block, asked(&["192.0.2.7"]), uid()).await.unwrap();
     let response = running.await.unwrap().unwrap();
     assert_eq!(response.added, 70_001);
     assert_eq!(setup.lists().len(), 70_002);
@@ -579,7 +579,7 @@ async fn imports_are_all_or_nothing_and_let_others_pass() {
     setup.kernel.set_capacity(120_000);
     let running = import(&more, ImportOptions::default());
     until(&handle, "second import", |summary| summary.blocks > 70_002).await;
-    handle.remove(Action::Block, gone(&["192.0.2.7"]), UID).await.unwrap();
+    handle.remove(Action::Block, gone(&["192.0.2.7"]), uid()).await.unwrap();
     let error = running.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Full(_)), "{error:?}");
     assert_eq!(setup.lists().len(), 70_001);
@@ -596,8 +596,8 @@ async fn explanations_come_from_the_policy_itself() {
          [[rule]]\nname = \"dns\"\nmatch = {{ protocol = \"udp\", port = 53 }}\n{limits}\n"
     ));
     let handle = setup.start();
-    handle.add(Action::Block, asked(&["192.0.2.0/24"]), UID).await.unwrap();
-    handle.add(Action::Allow, asked(&["192.0.2.7"]), UID).await.unwrap();
+    handle.add(Action::Block, asked(&["192.0.2.0/24"]), uid()).await.unwrap();
+    handle.add(Action::Allow, asked(&["192.0.2.7"]), uid()).await.unwrap();
     let explain = async |address: &str, protocol, port| {
         let address = address.parse().unwrap();
         let question = Question { address, protocol, port, interface: None };
@@ -623,7 +623,7 @@ async fn explanations_come_from_the_policy_itself() {
     };
     assert!(matches!(handle.explain(question).await, Err(Error::Invalid { .. })));
 
-    let shadowed = handle.add(Action::Block, asked(&["192.0.2.7", "192.0.2.9"]), UID).await.unwrap();
+    let shadowed = handle.add(Action::Block, asked(&["192.0.2.7", "192.0.2.9"]), uid()).await.unwrap();
     assert_eq!(shadowed.shadowed_by_allow, ["192.0.2.7"]);
 }
 
@@ -668,8 +668,8 @@ async fn what_is_missing_is_told_and_comes_into_force_when_there_is_room() {
     let setup = Setup::new();
     let handle = setup.start();
     let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"];
-    handle.add(Action::Block, AddRequest { seconds: Some(60), ..asked(&all[..1]) }, UID).await.unwrap();
-    handle.add(Action::Block, asked(&all[1..]), UID).await.unwrap();
+    handle.add(Action::Block, AddRequest { seconds: Some(60), ..asked(&all[..1]) }, uid()).await.unwrap();
+    handle.add(Action::Block, asked(&all[1..]), uid()).await.unwrap();
     handle.shutdown().await;
     let small = Setup { kernel: MemoryDataplane::new(2), ..setup };
     let handle = small.start_at(clock, BOOT);
@@ -678,17 +678,17 @@ async fn what_is_missing_is_told_and_comes_into_force_when_there_is_room() {
     let found = handle.lookup("192.0.2.3".parse().unwrap()).await.unwrap();
     assert_eq!((found.entry, found.claims.len()), (Entry::NONE, 1));
     // Adding it again does not say that it is there.
-    let error = handle.add(Action::Block, asked(&["192.0.2.3"]), UID).await.unwrap_err();
+    let error = handle.add(Action::Block, asked(&["192.0.2.3"]), uid()).await.unwrap_err();
     assert!(matches!(&error, Error::Full(text) if text.contains("not in force")), "{error:?}");
 
-    handle.remove(Action::Block, gone(&["192.0.2.2"]), UID).await.unwrap();
+    handle.remove(Action::Block, gone(&["192.0.2.2"]), uid()).await.unwrap();
     assert_eq!(small.lists(), ["192.0.2.1 b1060", "192.0.2.3 b"]);
     SECONDS.store(1_060, Ordering::Relaxed);
     assert_eq!(claims(&handle, Action::Block).await.len(), 3);
     until(&handle, "expiry", |summary| summary.missing == 1).await;
     assert_eq!(small.lists(), ["192.0.2.3 b", "192.0.2.4 b"]);
     small.kernel.set_capacity(3);
-    handle.add(Action::Block, asked(&["192.0.2.5"]), UID).await.unwrap();
+    handle.add(Action::Block, asked(&["192.0.2.5"]), uid()).await.unwrap();
     assert_eq!(small.lists(), ["192.0.2.3 b", "192.0.2.4 b", "192.0.2.5 b"]);
     let summary = handle.summary().borrow().clone();
     assert_eq!((summary.missing, summary.warnings.len()), (0, 0), "{summary:?}");
@@ -705,14 +705,14 @@ async fn a_table_that_holds_too_much_refuses_only_what_makes_it_worse() {
     let handle = setup.start();
     let many: Vec<String> = (1..=8).map(|host| format!("192.0.2.{host}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    handle.add(Action::Block, asked(&many), UID).await.unwrap();
+    handle.add(Action::Block, asked(&many), uid()).await.unwrap();
     handle.shutdown().await;
 
     setup.more = format!("{capacity}{list}");
     let handle = setup.start();
-    handle.add(Action::Allow, asked(&["2001:db8::1"]), UID).await.unwrap();
-    handle.add(Action::Allow, asked(&["192.0.2.7"]), UID).await.unwrap();
-    let error = handle.add(Action::Block, asked(&["192.0.2.9"]), UID).await.unwrap_err();
+    handle.add(Action::Allow, asked(&["2001:db8::1"]), uid()).await.unwrap();
+    handle.add(Action::Allow, asked(&["192.0.2.7"]), uid()).await.unwrap();
+    let error = handle.add(Action::Block, asked(&["192.0.2.9"]), uid()).await.unwrap_err();
     assert!(matches!(error, Error::Full(_)), "{error:?}");
     setup.more = capacity.to_owned();
     handle.reload(setup.config()).await.unwrap();
@@ -745,12 +745,12 @@ async fn lists_are_checked_against_new_lifelines() {
 
     // Nothing is known: lists protect, but nobody locks themselves out.
     assert_eq!(setup.lists(), ["192.0.2.254 b", "198.51.100.1 b"]);
-    let refused = handle.add(Action::Block, asked(&["192.0.2.9"]), UID).await.unwrap_err();
+    let refused = handle.add(Action::Block, asked(&["192.0.2.9"]), uid()).await.unwrap_err();
     assert!(matches!(&refused, Error::Guarded { detail, .. } if detail.contains("not known")), "{refused:?}");
     assert!(handle.summary().borrow().warnings.iter().any(|warning| warning.contains("not known")));
     let forced = AddRequest { force: true, ..asked(&["192.0.2.0/24"]) };
-    handle.add(Action::Block, forced, UID).await.unwrap();
-    handle.add(Action::Allow, asked(&["192.0.2.8"]), UID).await.unwrap();
+    handle.add(Action::Block, forced, uid()).await.unwrap();
+    handle.add(Action::Allow, asked(&["192.0.2.8"]), uid()).await.unwrap();
 
     SECONDS.store(1, Ordering::Relaxed);
     assert_eq!(handle.reload(Arc::clone(&config)).await.unwrap(), Vec::<String>::new());
@@ -806,8 +806,8 @@ async fn a_reload_that_fails_changes_nothing() {
     let names: Vec<String> = handle.summary().borrow().lists.iter().map(|list| list.name.clone()).collect();
     assert_eq!(names, ["drop"]);
     setup.kernel.set_capacity(3);
-    handle.add(Action::Block, asked(&["203.0.113.1"]), UID).await.unwrap();
-    handle.remove(Action::Block, gone(&["203.0.113.1"]), UID).await.unwrap();
+    handle.add(Action::Block, asked(&["203.0.113.1"]), uid()).await.unwrap();
+    handle.remove(Action::Block, gone(&["203.0.113.1"]), uid()).await.unwrap();
 
     // What the failed one would have dropped still has an owner.
     handle.reload(setup.config()).await.unwrap();
@@ -824,8 +824,8 @@ async fn what_could_not_be_read_at_the_start_is_taken_over_later() {
         let mut setup = Setup::new();
         let handle = setup.start();
         let because = AddRequest { reason: Some("flood".to_owned()), ..asked(&["192.0.2.1", "192.0.2.2"]) };
-        handle.add(Action::Block, because, UID).await.unwrap();
-        handle.add(Action::Allow, asked(&["192.0.2.3"]), UID).await.unwrap();
+        handle.add(Action::Block, because, uid()).await.unwrap();
+        handle.add(Action::Allow, asked(&["192.0.2.3"]), uid()).await.unwrap();
         handle.shutdown().await;
         if rebooted {
             setup.kernel = MemoryDataplane::new(100);
@@ -835,14 +835,14 @@ async fn what_could_not_be_read_at_the_start_is_taken_over_later() {
         assert_eq!(setup.lists().len(), if rebooted { 0 } else { 3 });
         let warnings = handle.summary().borrow().warnings.clone();
         assert!(warnings.iter().any(|warning| warning.contains("not in force until it can")), "{warnings:?}");
-        let error = handle.add(Action::Allow, asked(&["192.0.2.9"]), UID).await.unwrap_err();
+        let error = handle.add(Action::Allow, asked(&["192.0.2.9"]), uid()).await.unwrap_err();
         assert!(matches!(error, Error::NotDurable(_)), "{error:?}");
         // Whether it was there or not is not known; it shall not come back.
-        let error = handle.remove(Action::Block, gone(&["192.0.2.2"]), UID).await.unwrap_err();
+        let error = handle.remove(Action::Block, gone(&["192.0.2.2"]), uid()).await.unwrap_err();
         assert!(matches!(error, Error::NotDurable(_)), "{error:?}");
 
         drop(holder);
-        handle.add(Action::Block, asked(&["192.0.2.4"]), UID).await.unwrap();
+        handle.add(Action::Block, asked(&["192.0.2.4"]), uid()).await.unwrap();
         let expected = ["192.0.2.1 b", "192.0.2.3 a", "192.0.2.4 b", "192.0.2.9 a"];
         assert_eq!(setup.lists(), expected);
         let reasons: Vec<Option<String>> =

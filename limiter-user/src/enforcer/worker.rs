@@ -2,7 +2,7 @@
 
 mod import;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
@@ -38,6 +38,8 @@ const TURN: usize = 64;
 const EXPIRED: usize = 1 << 13;
 /// Items of a problem or an answer that are told one by one.
 const TOLD: usize = 100;
+/// Claims that are looked at for one page, so that whoever searches for few of many keeps nobody waiting.
+const LOOKED_AT: usize = 1 << 15;
 /// Expired prefixes that are named in one event; of more only the number is told.
 const NAMED: usize = 20;
 /// The reason of claims that nobody remembers.
@@ -123,12 +125,15 @@ impl Worker {
         let operator = list.owner(&Owner::Operator)?;
         let opened = Store::open(&config.state_directory, boot_id, begun);
         let stored = opened.records.len();
-        // Nothing else is stored.
+        // Claims of lists are in their files.
         let records = opened.records;
-        let operators = records.iter().filter(|record| record.owner == Owner::Operator);
-        list.fill(operators.map(|Record { prefix, action, terms, .. }| Claim {
-            key: Key { prefix, action, owner: operator },
-            terms,
+        let mut owners = HashMap::new();
+        for owner in records.owners().filter(|owner| owner.is_stored()) {
+            owners.insert(owner.clone(), list.owner(owner)?);
+        }
+        list.fill(records.iter().filter_map(|Record { prefix, action, owner, terms }| {
+            let owner = *owners.get(&owner)?;
+            Some(Claim { key: Key { prefix, action, owner }, terms })
         }));
 
         let mut worker = Self {
@@ -319,11 +324,9 @@ impl Worker {
         let mut stored = Vec::with_capacity(records.len());
         let (mut found, mut writes) = (Vec::new(), Vec::new());
         for Record { prefix, action, owner, terms } in records.iter() {
-            // Nothing else is stored.
-            if owner != Owner::Operator {
-                continue;
-            }
-            let key = Key { prefix, action, owner: self.operator };
+            let id = self.list.owner(&owner).ok().filter(|_| owner.is_stored());
+            let Some(id) = id else { continue };
+            let key = Key { prefix, action, owner: id };
             let news = decided.as_ref().is_some_and(|decided| !decided.contains(&key));
             match self.list.get(key) {
                 Some(claim) if claim.terms == terms => stored.push(key),
@@ -341,11 +344,7 @@ impl Worker {
             self.kernel.apply_what_fits(changes, &[], &self.list);
         }
         stored.sort_unstable();
-        let operator = self.operator;
-        let unstored = self
-            .list
-            .from(None)
-            .filter(|claim| claim.key.owner == operator && stored.binary_search(&claim.key).is_err());
+        let unstored = self.list.from(None).filter(|claim| stored.binary_search(&claim.key).is_err());
         writes.extend(unstored.filter_map(|claim| self.write_of(&Edit::Set(claim))));
         for part in writes.chunks(PART) {
             self.store.commit_later(part, now)?;
@@ -397,15 +396,15 @@ impl Worker {
     fn serve(&mut self, command: Command) {
         match command {
             Command::Add(action, request, caller, reply) => {
-                let answer = self.add(action, request, caller);
+                let answer = self.add(action, request, &caller);
                 self.answer(reply, answer);
             }
-            Command::Remove(action, request, reply) => {
-                let answer = self.remove(action, &request);
+            Command::Remove(action, request, caller, reply) => {
+                let answer = self.remove(action, &request, &caller);
                 self.answer(reply, answer);
             }
-            Command::Page(action, after, limit, reply) => {
-                drop(reply.send(Ok(self.page(action, after, limit))))
+            Command::Page(action, owner, after, limit, reply) => {
+                drop(reply.send(Ok(self.page(action, owner.as_ref(), after, limit))));
             }
             Command::Lookup(address, reply) => {
                 drop(reply.send(Ok((self.lookup(address), Arc::clone(&self.config)))));
@@ -427,14 +426,15 @@ impl Worker {
         let _ = reply.send(answer);
     }
 
-    fn add(&mut self, action: Action, request: AddRequest, caller: Caller) -> Result<AddResponse, Error> {
+    fn add(&mut self, action: Action, request: AddRequest, caller: &Caller) -> Result<AddResponse, Error> {
         self.mend();
         let prefixes = prefixes(&request.prefixes)?;
-        let AddRequest { seconds, reason, force, ssh_peer, .. } = request;
-        let options = ImportOptions { seconds, reason, force, ssh_peer };
-        let admitted = self.admit(action, prefixes, &options)?;
+        let AddRequest { seconds, reason, force, ssh_peer, owner, .. } = request;
+        let options = ImportOptions { seconds, reason, force, ssh_peer, owner };
+        let owner = self.owner(caller, options.owner.as_deref())?;
+        let admitted = self.admit(action, prefixes, &options, caller)?;
         self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
-        let asked = self.asked(&options, caller);
+        let asked = self.asked(&options, owner, caller);
         let mut response = AddResponse::default();
         let edits = self.edits(action, admitted.prefixes().iter(), &asked, &mut response);
         lists::room(&self.list, self.config.capacity, &edits).map_err(Error::Full)?;
@@ -444,6 +444,28 @@ impl Worker {
             Action::Allow => self.make_at_any_rate(edits)?,
         }
         Ok(response)
+    }
+
+    /// Whose claims a request is about: the caller's, or those of `named`, which only operators may say.
+    fn owner(&mut self, caller: &Caller, named: Option<&str>) -> Result<OwnerId, Error> {
+        let invalid = |detail: String| Error::Invalid { detail, items: Vec::new() };
+        let owner = match named {
+            None => caller.owner.clone(),
+            Some(text) => {
+                let shown: String = text.chars().take(80).collect();
+                text.parse().map_err(|error| invalid(format!("{shown:?} is no owner: {error}")))?
+            }
+        };
+        if owner != caller.owner && caller.owner != Owner::Operator {
+            return Err(Error::Denied(format!(
+                "{} may not change what {owner} claims; nothing was changed",
+                caller.owner
+            )));
+        }
+        if !owner.is_stored() {
+            return Err(invalid(format!("what {owner} claims is in its file; change that, and reload")));
+        }
+        self.list.owner(&owner).map_err(|error| Error::Failed(error.to_string()))
     }
 
     /// Remembers what is changed while a long request is worked on.
@@ -458,7 +480,13 @@ impl Worker {
         action: Action,
         prefixes: Prefixes,
         options: &ImportOptions,
+        caller: &Caller,
     ) -> Result<Admitted, Error> {
+        if options.force && caller.owner != Owner::Operator {
+            return Err(Error::Denied(
+                "only operators may override the guards; nothing was changed".to_owned(),
+            ));
+        }
         let invalid = |detail: &str| Error::Invalid { detail: detail.to_owned(), items: Vec::new() };
         if prefixes.is_empty() {
             return Err(invalid("no address or prefix is given"));
@@ -529,7 +557,7 @@ impl Worker {
         let mut edits = Vec::with_capacity(prefixes.size_hint().0);
         let any_allowed = action == Action::Block && self.list.totals().allows > 0;
         for prefix in prefixes {
-            let key = Key { prefix, action, owner: self.operator };
+            let key = Key { prefix, action, owner: asked.owner };
             let former = self.list.get(key).filter(|claim| claim.terms.until > now).map(|claim| claim.terms);
             let created = former.as_ref().map_or(asked.created, |former| former.created);
             let same =
@@ -649,29 +677,54 @@ impl Worker {
 
     /// What the store has to know of an edit: lists are in their files.
     fn write_of(&self, edit: &Edit) -> Option<Write> {
-        let key = edit.key();
-        if key.owner != self.operator {
+        let Key { prefix, action, owner } = edit.key();
+        let owner = self.list.owner_of(owner);
+        if !owner.is_stored() {
             return None;
         }
-        let (prefix, action, owner) = (key.prefix, key.action, Owner::Operator);
+        let owner = owner.clone();
         Some(match edit {
             Edit::Set(claim) => Write::Put(Record { prefix, action, owner, terms: claim.terms.clone() }),
             Edit::Remove(_) => Write::Delete { prefix, action, owner },
         })
     }
 
-    fn remove(&mut self, action: Action, request: &RemoveRequest) -> Result<RemoveResponse, Error> {
+    fn remove(
+        &mut self,
+        action: Action,
+        request: &RemoveRequest,
+        caller: &Caller,
+    ) -> Result<RemoveResponse, Error> {
         self.mend();
+        let owner = self.owner(caller, request.owner.as_deref())?;
+        if request.all_owners && caller.owner != Owner::Operator {
+            let detail = "only operators may take back what others claim; nothing was changed";
+            return Err(Error::Denied(detail.to_owned()));
+        }
+        if request.all_owners && request.owner.is_some() {
+            let detail = "give an owner or all_owners, not both".to_owned();
+            return Err(Error::Invalid { detail, items: Vec::new() });
+        }
         let mut prefixes = prefixes(&request.prefixes)?;
         prefixes.sort();
         let now = (self.clock)().boot;
         let mut response = RemoveResponse::default();
         let mut edits = Vec::new();
         for prefix in prefixes.iter() {
-            let key = Key { prefix, action, owner: self.operator };
-            if self.list.get(key).is_some_and(|claim| claim.terms.until > now) {
+            let before = edits.len();
+            if request.all_owners {
+                let claims = self.list.on(prefix).filter(|claim| {
+                    claim.key.action == action && self.list.owner_of(claim.key.owner).is_stored()
+                });
+                let live = claims.filter(|claim| claim.terms.until > now);
+                edits.extend(live.map(|claim| Edit::Remove(claim.key)));
+            } else {
+                let key = Key { prefix, action, owner };
+                let live = self.list.get(key).filter(|claim| claim.terms.until > now);
+                edits.extend(live.map(|claim| Edit::Remove(claim.key)));
+            }
+            if edits.len() > before {
                 response.removed += 1;
-                edits.push(Edit::Remove(key));
             } else {
                 response.missing.push(prefix.to_string());
             }
@@ -685,7 +738,7 @@ impl Worker {
             && !response.missing.is_empty()
         {
             let error = format!("what is stored cannot be read, and so not be removed for good: {why}");
-            let asked = prefixes.iter().map(|prefix| Key { prefix, action, owner: self.operator });
+            let asked = prefixes.iter().map(|prefix| Key { prefix, action, owner });
             self.decide(asked.collect::<Vec<_>>().into_iter());
             return Err(Error::NotDurable(error));
         }
@@ -707,16 +760,41 @@ impl Worker {
         Ok(response)
     }
 
-    fn page(&self, action: Action, after: Option<Cursor>, limit: usize) -> Page {
+    fn page(&self, action: Action, owner: Option<&Owner>, after: Option<Cursor>, limit: usize) -> Page {
         let now = (self.clock)();
-        let live = |claim: &Claim| claim.key.action == action && claim.terms.until > now.boot;
         let mut page = Page::default();
-        for claim in self.list.from(after.map(|Cursor(key)| key)).filter(live).take(limit.max(1)) {
-            page.next = Some(Cursor(claim.key));
+        let owner = match owner.map(|owner| self.list.find_owner(owner)) {
+            Some(None) => return page,
+            Some(owner) => owner,
+            None => None,
+        };
+        let after = after.map(|Cursor { prefix, owner }| match owner {
+            // Of an owner that is not known any more, the prefix comes once more.
+            Some(owner) => Key { prefix, action, owner: self.list.find_owner(&owner).unwrap_or_default() },
+            None => Key { prefix, action: Action::Allow, owner: OwnerId::LAST },
+        });
+        let (mut looked_at, mut last) = (0, None);
+        for claim in self.list.from(after) {
+            let key = claim.key;
+            if looked_at >= LOOKED_AT
+                && let Some(prefix) = last.filter(|last| *last != key.prefix)
+            {
+                page.next = Some(Cursor { prefix, owner: None });
+                break;
+            }
+            (looked_at, last) = (looked_at + 1, Some(key.prefix));
+            if key.action != action
+                || owner.is_some_and(|owner| owner != key.owner)
+                || claim.terms.until <= now.boot
+            {
+                continue;
+            }
             page.claims.push(render::claim(&self.list, claim, now));
-        }
-        if page.claims.len() < limit.max(1) {
-            page.next = None;
+            if page.claims.len() >= limit.max(1) {
+                let owner = Some(self.list.owner_of(key.owner).clone());
+                page.next = Some(Cursor { prefix: key.prefix, owner });
+                break;
+            }
         }
         page
     }
@@ -740,7 +818,7 @@ impl Worker {
         let Some(mut work) = self.work.take() else {
             let job = match self.waiting.pop_front() {
                 Some(Long::Import(action, parsed, options, caller, reply)) => {
-                    self.begin_import(action, parsed, &options, caller, reply).map(Job::Import)
+                    self.begin_import(action, parsed, &options, &caller, reply).map(Job::Import)
                 }
                 Some(Long::Reload(config, files, reply)) => {
                     self.begin_reload(config, files, reply).map(Job::Reload)
@@ -844,9 +922,9 @@ impl Worker {
         Ok((self.parts(edits)?, lists, sentences))
     }
 
-    /// The operator's blocks that a guard would refuse now.
+    /// Blocks, but for those of lists, that a guard would refuse now.
     fn blocked_though_guarded(&self, guards: &Guards) -> Option<String> {
-        let keys = self.list.keys().filter(|key| key.owner == self.operator);
+        let keys = self.list.keys().filter(|key| self.list.owner_of(key.owner).is_stored());
         let mut refused = keys.filter_map(|key| guards.refusal(key.action, key.prefix));
         let first = refused.next()?;
         Some(format!(

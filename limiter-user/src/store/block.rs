@@ -9,8 +9,8 @@
 //! | 4 or 16 | address |
 //! | 1 | length |
 //! | 1 | 0 (block) or 1 (allow) |
-//! | 1 | owner: 0 (operator), 1 (list) |
-//! | rest | name of the list |
+//! | 1 | owner: 0 (operator), 1 (list), 2 (feed), 3 (CrowdSec), 4 (jail of fail2ban), 5 (application) |
+//! | rest | name of the owner, if it has one |
 //!
 //! | value | |
 //! |---|---|
@@ -18,17 +18,20 @@
 //! | 1 | number of terms, then for each: |
 //! | 2 | bytes of the terms |
 //! | 8 | created, seconds since 1970 |
-//! | 4 | user id of the actor, 2^32 - 1 if none |
+//! | 1 | bytes of the actor; 0 if none |
 //! | 1 | 1 if it expires, then: |
 //! | 8 | time it was given when it was stored, in nanoseconds |
 //! | 8 | expiry by the wall clock, in nanoseconds since 1970 |
 //! | 8 | expiry by the clock of the boot, in nanoseconds, and |
 //! | 16 | the identifier of that boot |
+//! | … | actor, as text |
 //! | rest | reason |
 //! | … | then for each claim: |
 //! | 1 | number of its terms |
-//! | 1 | bytes of the name of the list |
+//! | 1 | bytes of the name of the owner |
 //! | … | its key |
+//!
+//! Blocks of version 2 differ in their terms alone, see [`from_version_2`].
 
 use std::sync::Arc;
 
@@ -42,7 +45,12 @@ use crate::config::Action;
 
 /// Claims in a full block. What is damaged is lost as a whole, so not too many.
 pub(super) const FULL: usize = 64;
-const NO_ACTOR: u32 = u32::MAX;
+/// Stands for no actor in version 2.
+const NO_ACTOR_2: u32 = u32::MAX;
+/// Bytes of an expiry: how long, by both clocks, and the boot.
+const EXPIRY: usize = 8 + 8 + 8 + 16;
+/// Bytes in front of everything else that terms may hold: when they were made.
+const CREATED: usize = 8;
 
 /// What a claim is about, and whose it is. Sorts as the bytes of its [key](Self::bytes) do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,15 +92,16 @@ impl Id {
         bytes.push(match self.owner {
             Owner::Operator => 0,
             Owner::List(_) => 1,
+            Owner::Feed(_) => 2,
+            Owner::Crowdsec => 3,
+            Owner::Fail2ban(_) => 4,
+            Owner::App(_) => 5,
         });
         bytes.extend(self.name().as_bytes());
     }
 
     fn name(&self) -> &str {
-        match &self.owner {
-            Owner::List(name) => name,
-            Owner::Operator => "",
-        }
+        self.owner.name()
     }
 }
 
@@ -164,6 +173,27 @@ impl Block {
         (key, value)
     }
 
+    /// The value that a block of version 2 with this value has now, under the same key: the actor was the number of a
+    /// user, and is a text. Deadlines stay what they are. `None` if it is damaged.
+    pub(super) fn from_version_2(key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        let mut block = Self::decode(key, value)?;
+        for terms in &mut block.terms {
+            let (created, rest) = terms.split_at_checked(CREATED)?;
+            let (actor, rest) = rest.split_first_chunk()?;
+            let actor = match u32::from_le_bytes(*actor) {
+                NO_ACTOR_2 => String::new(),
+                uid => format!("uid:{uid}"),
+            };
+            let expiry = if *rest.first()? == 0 { 1 } else { 1 + EXPIRY };
+            let (expiry, reason) = rest.split_at_checked(expiry)?;
+            let length = u8::try_from(actor.len()).ok()?;
+            *terms = [created, &[length], expiry, actor.as_bytes(), reason].concat();
+        }
+        let mut blocks = block.encode();
+        // No claim is added, so it is one block, which begins with the same claim.
+        blocks.next().filter(|(same, _)| same == key).map(|(_, value)| value)
+    }
+
     /// `None` if it is damaged.
     pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
         let (sum, mut rest) = value.split_first_chunk()?;
@@ -218,9 +248,13 @@ fn decode_id(rest: &mut &[u8], name: usize) -> Option<Id> {
         1 => Action::Allow,
         _ => return None,
     };
-    let owner = match (owner, take(rest, name)?) {
-        (0, []) => Owner::Operator,
-        (1, name) => Owner::List(Arc::from(std::str::from_utf8(name).ok()?)),
+    let owner = match (owner, std::str::from_utf8(take(rest, name)?).ok()?) {
+        (0, "") => Owner::Operator,
+        (1, name) => Owner::List(Arc::from(name)),
+        (2, name) => Owner::Feed(Arc::from(name)),
+        (3, "") => Owner::Crowdsec,
+        (4, name) => Owner::Fail2ban(Arc::from(name)),
+        (5, name) => Owner::App(Arc::from(name)),
         _ => return None,
     };
     Some(Id { prefix: Prefix::new(address, length)?, action, owner })
@@ -229,7 +263,9 @@ fn decode_id(rest: &mut &[u8], name: usize) -> Option<Id> {
 fn encode_terms(terms: &Terms, boot: Boot) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(64);
     bytes.extend(terms.created.to_le_bytes());
-    bytes.extend(terms.actor.unwrap_or(NO_ACTOR).to_le_bytes());
+    let actor = terms.actor.as_deref().unwrap_or_default().as_bytes();
+    let actor = actor.get(..usize::from(u8::MAX)).unwrap_or(actor);
+    bytes.push(u8::try_from(actor.len()).unwrap_or(u8::MAX));
     bytes.push(u8::from(terms.until != Nanos::NEVER));
     if terms.until != Nanos::NEVER {
         let expiry = Expiry::new(terms.until, boot);
@@ -238,16 +274,15 @@ fn encode_terms(terms: &Terms, boot: Boot) -> Vec<u8> {
         bytes.extend(expiry.boot.0.to_le_bytes());
         bytes.extend(expiry.boot_id);
     }
-    if let Some(reason) = &terms.reason {
-        bytes.extend(reason.as_bytes());
-    }
+    bytes.extend(actor);
+    bytes.extend(terms.reason.as_deref().unwrap_or_default().as_bytes());
     bytes
 }
 
 /// The deadline is not in the terms but beside them.
 fn decode_terms(bytes: &[u8]) -> Option<(Terms, Option<Expiry>)> {
     let (created, rest) = bytes.split_first_chunk()?;
-    let (actor, rest) = rest.split_first_chunk()?;
+    let (actor, rest) = rest.split_first()?;
     let (expires, mut rest) = rest.split_first()?;
     let expiry = match expires {
         0 => None,
@@ -266,13 +301,14 @@ fn decode_terms(bytes: &[u8]) -> Option<(Terms, Option<Expiry>)> {
         }
         _ => return None,
     };
+    let actor = std::str::from_utf8(take(&mut rest, usize::from(*actor))?).ok()?;
     let reason = std::str::from_utf8(rest).ok()?;
-    let actor = u32::from_le_bytes(*actor);
+    let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
     let terms = Terms {
         until: Nanos::NEVER,
         created: u64::from_le_bytes(*created),
-        actor: (actor != NO_ACTOR).then_some(actor),
-        reason: (!reason.is_empty()).then(|| Arc::from(reason)),
+        actor: text(actor),
+        reason: text(reason),
     };
     Some((terms, expiry))
 }
@@ -284,7 +320,8 @@ mod tests {
     const BOOT: Boot = Boot { id: [7; 16], wall: 1_000, boot: Nanos(100) };
 
     fn put(text: &str, owner: Owner, until: Nanos, reason: Option<&str>) -> Write {
-        let terms = Terms { until, created: 5, actor: Some(0), reason: reason.map(Arc::from) };
+        let terms =
+            Terms { until, created: 5, actor: Some(Arc::from("uid:0")), reason: reason.map(Arc::from) };
         Write::Put(Record { prefix: text.parse().unwrap(), action: Action::Block, owner, terms })
     }
 
@@ -300,7 +337,10 @@ mod tests {
             put("192.0.2.1", Owner::Operator, Nanos(150), Some("why")),
             put("192.0.2.2", Owner::Operator, Nanos(150), Some("why")),
             put("192.0.2.3", Owner::Operator, Nanos::NEVER, None),
-            put("2001:db8::/32", Owner::List(Arc::from("drop")), Nanos::NEVER, Some("ä")),
+            put("198.51.100.7", Owner::Crowdsec, Nanos(160), None),
+            put("198.51.100.7", Owner::Fail2ban(Arc::from("sshd")), Nanos(170), Some("why")),
+            put("198.51.100.7", Owner::App(Arc::from("shop")), Nanos::NEVER, None),
+            put("2001:db8::/32", Owner::Feed(Arc::from("drop")), Nanos::NEVER, Some("ä")),
         ];
         let mut block = Block::default();
         merged(&mut block, &writes);
@@ -313,7 +353,7 @@ mod tests {
                 .all(|(record, write)| matches!(write, Write::Put(put) if put == record))
         );
         assert_eq!(records.len(), writes.len());
-        assert!(value.len() < 4 * 9 + 4 * 60, "what they share is there once: {}", value.len());
+        assert!(value.len() < 7 * 16 + 6 * 60, "what they share is there once: {}", value.len());
         let bytes = [key.clone(), value].concat();
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
@@ -326,13 +366,59 @@ mod tests {
         }
     }
 
+    /// A block as version 2 wrote it.
+    fn version_2(claims: &[(&str, u8)], terms: &[Vec<u8>]) -> (Vec<u8>, Vec<u8>) {
+        let ids = claims.iter().map(|(prefix, number)| {
+            let prefix = prefix.parse().unwrap();
+            (Id { prefix, action: Action::Block, owner: Owner::Operator }, usize::from(*number))
+        });
+        Block { claims: ids.collect(), terms: terms.to_vec() }.encode().next().unwrap()
+    }
+
+    #[test]
+    fn blocks_of_version_2_are_understood() {
+        let by = |actor: u32| [&5_u64.to_le_bytes()[..], &actor.to_le_bytes()].concat();
+        let until = |until: u64| {
+            let given = until - BOOT.boot.0;
+            let times = [given, BOOT.wall + given, until].map(u64::to_le_bytes).concat();
+            [&[1][..], &times, &BOOT.id].concat()
+        };
+        let terms = [
+            [by(1000), vec![0], b"why".to_vec()].concat(),
+            [by(0), until(150)].concat(),
+            [by(NO_ACTOR_2), until(160), "ä".as_bytes().to_vec()].concat(),
+        ];
+        let (key, old) = version_2(&[("192.0.2.1", 0), ("192.0.2.2", 1), ("192.0.2.3", 2)], &terms);
+        let value = Block::from_version_2(&key, &old).unwrap();
+        let records = Block::decode(&key, &value).unwrap().records(BOOT).unwrap();
+        let found: Vec<_> = records
+            .iter()
+            .map(|record| {
+                let Terms { until, created, actor, reason } = &record.terms;
+                assert_eq!((*created, &record.owner), (5, &Owner::Operator));
+                (until.0, actor.as_deref(), reason.as_deref())
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [(u64::MAX, Some("uid:1000"), Some("why")), (150, Some("uid:0"), None), (160, None, Some("ä"))]
+        );
+        for bit in 0..old.len() * 8 {
+            let mut damaged = old.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Block::from_version_2(&key, &damaged).is_none(), "bit {bit}");
+        }
+    }
+
     #[test]
     fn keys_sort_as_claims_do() {
         let mut ids = Vec::new();
         for text in ["10.0.0.0/8", "10.0.0.0/9", "10.0.0.0", "255.255.255.255", "::/0", "::", "2001:db8::/33"]
         {
             for action in [Action::Block, Action::Allow] {
-                for owner in [Owner::Operator, Owner::List(Arc::from("a")), Owner::List(Arc::from("ab"))] {
+                let owners =
+                    ["operator", "list:a", "list:ab", "feed:a", "crowdsec", "fail2ban:a", "app:a", "app:b"];
+                for owner in owners.map(|owner| owner.parse().unwrap()) {
                     ids.push(Id { prefix: text.parse().unwrap(), action, owner });
                 }
             }

@@ -18,7 +18,7 @@ fn record(n: u32) -> Record {
     let terms = Terms {
         until: if n.is_multiple_of(2) { Nanos::NEVER } else { Nanos::from_secs(2_000 + u64::from(n)) },
         created: 1_700_000_000,
-        actor: Some(n),
+        actor: Some(std::sync::Arc::from(format!("token:{}", n % 7))),
         reason: n.is_multiple_of(3).then(|| std::sync::Arc::from(format!("reason {n}"))),
     };
     let prefix = Prefix::host(Address::V4((0x0a00_0000 + n).to_be_bytes()));

@@ -18,7 +18,7 @@ use super::body::{self, invalid};
 use super::decisions::Decision;
 use super::hits::Hits;
 use super::{Backend, Request};
-use crate::blocklist;
+use crate::blocklist::{self, Owner};
 use crate::config::Action;
 use crate::config::lists::{Parsed, Parser};
 use crate::control::protocol::{
@@ -174,6 +174,7 @@ struct ImportQuery {
     #[serde(default)]
     force: bool,
     ssh_peer: Option<String>,
+    owner: Option<String>,
 }
 
 async fn import(
@@ -196,6 +197,7 @@ async fn import(
         reason: query.reason.clone(),
         force: query.force,
         ssh_peer: query.ssh_peer,
+        owner: query.owner,
     };
     let outcome = shared.backend.enforcer.import(Action::Block, parsed, options, caller.into()).await;
     let reason = query.reason.as_deref().and_then(blocklist::reason);
@@ -252,20 +254,31 @@ fn decided<T>(
     }
 }
 
-async fn list_blocks(State(shared): State<Shared>) -> Result<Response, Refusal> {
-    list(shared.backend, Action::Block).await
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    owner: Option<String>,
 }
 
-async fn list_allows(State(shared): State<Shared>) -> Result<Response, Refusal> {
-    list(shared.backend, Action::Allow).await
+type ListQueried = Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>;
+
+async fn list_blocks(State(shared): State<Shared>, query: ListQueried) -> Result<Response, Refusal> {
+    list(shared.backend, Action::Block, query).await
+}
+
+async fn list_allows(State(shared): State<Shared>, query: ListQueried) -> Result<Response, Refusal> {
+    list(shared.backend, Action::Allow, query).await
 }
 
 /// A claim per line, page by page: memory does not grow with the list, and the Enforcer serves others in between.
-async fn list(backend: Backend, action: Action) -> Result<Response, Refusal> {
+async fn list(backend: Backend, action: Action, query: ListQueried) -> Result<Response, Refusal> {
+    let Query(query) = query.map_err(|error| invalid(error.body_text()))?;
+    let owner = query.owner.map(|owner| owner.parse::<Owner>()).transpose();
+    let owner = owner.map_err(|error| invalid(format!("owner: {error}")))?;
     // The first page before the answer begins, so that an error can still be told.
-    let first = backend.enforcer.page(action, None, PAGE).await?;
+    let first = backend.enforcer.page(action, owner.clone(), None, PAGE).await?;
     let pages = stream::unfold(Some(Ok(first)), move |page| {
-        let backend = backend.clone();
+        let (backend, owner) = (backend.clone(), owner.clone());
         async move {
             let Page { mut claims, next } = match page? {
                 Ok(page) => page,
@@ -277,7 +290,7 @@ async fn list(backend: Backend, action: Action) -> Result<Response, Refusal> {
             };
             let next = match next {
                 Some(after) => {
-                    let page = backend.enforcer.page(action, Some(after), PAGE).await;
+                    let page = backend.enforcer.page(action, owner, Some(after), PAGE).await;
                     Some(page.map_err(|error| Problem::from(error).detail))
                 }
                 None => None,
@@ -386,7 +399,7 @@ impl Shared {
 
 impl From<Caller> for enforcer::Caller {
     fn from(caller: Caller) -> Self {
-        Self { uid: caller.uid }
+        Self::operator(caller.uid)
     }
 }
 

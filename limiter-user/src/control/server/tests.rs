@@ -96,7 +96,7 @@ fn add(prefixes: &[&str]) -> AddRequest {
         seconds: Some(3600),
         reason: Some("a test".to_owned()),
         force: false,
-        ssh_peer: None,
+        ..AddRequest::default()
     }
 }
 
@@ -145,7 +145,10 @@ async fn add_list_explain_remove() {
 
     client.add(Action::Allow, &add(&["192.0.2.0/24"])).await.unwrap();
     assert!(all(client, Action::Block).await[0].allowed);
-    let request = RemoveRequest { prefixes: vec!["192.0.2.7".to_owned(), "192.0.2.9".to_owned()] };
+    let request = RemoveRequest {
+        prefixes: vec!["192.0.2.7".to_owned(), "192.0.2.9".to_owned()],
+        ..RemoveRequest::default()
+    };
     let removed = client.remove(Action::Block, &request).await.unwrap();
     assert_eq!((removed.removed, removed.missing), (1, vec!["192.0.2.9".to_owned()]));
     fixture.end().await;

@@ -9,7 +9,7 @@ use limiter_common::{Nanos, Prefix};
 
 use super::Worker;
 use crate::admission::Admitted;
-use crate::blocklist::{Claim, Edit, Key, OwnerId, Terms, reason};
+use crate::blocklist::{Claim, Edit, Key, OwnerId, Terms, actor, reason};
 use crate::config::Action;
 use crate::config::lists::Parsed;
 use crate::control::protocol::AddResponse;
@@ -23,16 +23,17 @@ const PART: usize = 1 << 13;
 /// What is claimed of every prefix of a request.
 #[derive(Debug)]
 pub(super) struct Asked {
+    pub(super) owner: OwnerId,
     pub(super) until: Nanos,
     /// Of claims that are new. Seconds since 1970.
     pub(super) created: u64,
-    actor: u32,
+    actor: Option<Arc<str>>,
     pub(super) reason: Option<Arc<str>>,
 }
 
 impl Asked {
     pub(super) fn terms(&self, created: u64) -> Terms {
-        Terms { until: self.until, created, actor: Some(self.actor), reason: self.reason.clone() }
+        Terms { until: self.until, created, actor: self.actor.clone(), reason: self.reason.clone() }
     }
 }
 
@@ -105,14 +106,15 @@ impl Undo {
 
 impl Worker {
     /// What a request asks for, at this moment.
-    pub(super) fn asked(&self, options: &ImportOptions, caller: Caller) -> Asked {
+    pub(super) fn asked(&self, options: &ImportOptions, owner: OwnerId, caller: &Caller) -> Asked {
         let now = (self.clock)();
         let until = options.seconds.map_or(Nanos::NEVER, |seconds| {
             // Not for good, however long.
             now.boot.saturating_add(Nanos::from_secs(seconds)).min(Nanos(u64::MAX - 1))
         });
         let reason = options.reason.as_deref().and_then(reason);
-        Asked { until, created: render::seconds(now.wall), actor: caller.uid, reason }
+        let actor = actor(&caller.actor);
+        Asked { owner, until, created: render::seconds(now.wall), actor, reason }
     }
 
     /// Checks an import as a whole; nothing is changed yet. Without anything to do, it is answered.
@@ -121,15 +123,15 @@ impl Worker {
         action: Action,
         parsed: Parsed,
         options: &ImportOptions,
-        caller: Caller,
+        caller: &Caller,
         reply: Reply<AddResponse>,
     ) -> Option<Import> {
-        match self.check_import(action, parsed, options) {
-            Ok(Some(admitted)) => {
+        match self.check_import(action, parsed, options, caller) {
+            Ok(Some((owner, admitted))) => {
                 self.kernel.expect_all(admitted.prefixes());
                 Some(Import {
                     admitted,
-                    asked: self.asked(options, caller),
+                    asked: self.asked(options, owner, caller),
                     response: AddResponse::default(),
                     enforced: 0,
                     stored: 0,
@@ -154,7 +156,9 @@ impl Worker {
         action: Action,
         parsed: Parsed,
         options: &ImportOptions,
-    ) -> Result<Option<Admitted>, Error> {
+        caller: &Caller,
+    ) -> Result<Option<(OwnerId, Admitted)>, Error> {
+        let owner = self.owner(caller, options.owner.as_deref())?;
         if parsed.bad_lines > 0 {
             return Err(Error::Invalid {
                 detail: format!("{} lines are not understood; nothing was changed", parsed.bad_lines),
@@ -164,10 +168,10 @@ impl Worker {
         if parsed.prefixes.is_empty() {
             return Ok(None);
         }
-        let admitted = self.admit(action, parsed.prefixes, options)?;
+        let admitted = self.admit(action, parsed.prefixes, options, caller)?;
         self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
         lists::room_for(&self.list, self.config.capacity, admitted.prefixes()).map_err(Error::Full)?;
-        Ok(Some(admitted))
+        Ok(Some((owner, admitted)))
     }
 
     /// Does the next part of an import. True if it is done, and everything is in force and durable.
@@ -184,7 +188,7 @@ impl Worker {
             self.install(outcome)?.into_iter().for_each(|undo| import.undo.push(undo));
         } else {
             // What is claimed now: others may have had another word meanwhile.
-            let key = |prefix| Key { prefix, action: import.admitted.action(), owner: self.operator };
+            let key = |prefix| Key { prefix, action: import.admitted.action(), owner: import.asked.owner };
             let claims =
                 import.undo.edited(import.stored, PART).filter_map(|prefix| self.list.get(key(prefix)));
             let writes: Vec<_> = claims.filter_map(|claim| self.write_of(&Edit::Set(claim))).collect();
@@ -205,8 +209,8 @@ impl Worker {
         import: Import,
         touched: impl Fn(&Key) -> bool,
     ) -> Reply<AddResponse> {
-        let Import { admitted, undo, reply, .. } = import;
-        let mut edits = undo.edits(admitted.action(), self.operator).filter(|edit| !touched(&edit.key()));
+        let Import { admitted, asked, undo, reply, .. } = import;
+        let mut edits = undo.edits(admitted.action(), asked.owner).filter(|edit| !touched(&edit.key()));
         loop {
             let part: Vec<Edit> = edits.by_ref().take(PART).collect();
             if part.is_empty() {
@@ -239,8 +243,12 @@ mod tests {
             owner: OwnerId::default(),
         };
         let set = |text: &str, until, created| {
-            let terms =
-                Terms { until: Nanos(until), created, actor: Some(3), reason: Some(Arc::from("why")) };
+            let terms = Terms {
+                until: Nanos(until),
+                created,
+                actor: Some(Arc::from("uid:3")),
+                reason: Some(Arc::from("why")),
+            };
             Edit::Set(Claim { key: key(text), terms })
         };
         let edits = [

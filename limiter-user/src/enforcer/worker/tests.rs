@@ -43,10 +43,9 @@ fn add(worker: &mut Worker, prefix: &str) {
         prefixes: vec![prefix.to_owned()],
         seconds: None,
         reason: None,
-        force: false,
-        ssh_peer: None,
+        ..AddRequest::default()
     };
-    worker.add(Action::Block, request, Caller { uid: 0 }).unwrap();
+    worker.add(Action::Block, request, &Caller::operator(0)).unwrap();
 }
 
 /// What a restart over an empty kernel puts in force.
@@ -65,7 +64,7 @@ fn an_import_over_a_disk_fault_is_whole_when_it_is_acknowledged() {
     let lines = u32::try_from(PART + 10).unwrap();
     let parsed = Parsed { prefixes: (0..lines).map(address).collect(), ..Parsed::default() };
     let (reply, mut answer) = oneshot::channel();
-    let import = Long::Import(Action::Block, parsed, ImportOptions::default(), Caller { uid: 0 }, reply);
+    let import = Long::Import(Action::Block, parsed, ImportOptions::default(), Caller::operator(0), reply);
     worker.waiting.push_back(import);
     // Begun, and the first part.
     worker.work();
@@ -98,10 +97,9 @@ fn an_import_that_cannot_be_stored_is_taken_back() {
             prefixes: vec![prefix.to_string()],
             seconds: options.seconds,
             reason: None,
-            force: false,
-            ssh_peer: None,
+            ..AddRequest::default()
         };
-        worker.add(Action::Block, request, Caller { uid: 0 }).unwrap();
+        worker.add(Action::Block, request, &Caller::operator(0)).unwrap();
     };
     add(&mut worker, address(5), &seconds(60));
     add(&mut worker, address(6), &seconds(60));
@@ -110,15 +108,15 @@ fn an_import_that_cannot_be_stored_is_taken_back() {
     let lines = u32::try_from(2 * PART).unwrap();
     let parsed = Parsed { prefixes: (0..lines).map(address).collect(), ..Parsed::default() };
     let (reply, mut answer) = oneshot::channel();
-    worker.waiting.push_back(Long::Import(Action::Block, parsed, seconds(90), Caller { uid: 0 }, reply));
+    worker.waiting.push_back(Long::Import(Action::Block, parsed, seconds(90), Caller::operator(0), reply));
     while kernel.lists().len() < 2 * PART {
         worker.work();
     }
     // All of it is in force, and nobody was told so yet. Somebody changes their mind about some.
     assert!(answer.try_recv().is_err());
     add(&mut worker, address(6), &seconds(70));
-    let request = RemoveRequest { prefixes: vec![address(7).to_string()] };
-    worker.remove(Action::Block, &request).unwrap();
+    let request = RemoveRequest { prefixes: vec![address(7).to_string()], ..RemoveRequest::default() };
+    worker.remove(Action::Block, &request, &Caller::operator(0)).unwrap();
     worker.store.fail();
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
@@ -174,19 +172,20 @@ fn blocks_are_in_force_before_they_are_stored_and_nothing_else_is() {
     };
     let add = |action: Action| {
         move |worker: &mut Worker| {
-            let request = AddRequest {
-                prefixes: prefixes(),
-                seconds: None,
-                reason: None,
-                force: false,
-                ssh_peer: None,
-            };
-            worker.add(action, request, Caller { uid: 0 }).unwrap();
+            let request =
+                AddRequest { prefixes: prefixes(), seconds: None, reason: None, ..AddRequest::default() };
+            worker.add(action, request, &Caller::operator(0)).unwrap();
         }
     };
     let remove = |action: Action| {
         move |worker: &mut Worker| {
-            worker.remove(action, &RemoveRequest { prefixes: prefixes() }).unwrap();
+            worker
+                .remove(
+                    action,
+                    &RemoveRequest { prefixes: prefixes(), ..RemoveRequest::default() },
+                    &Caller::operator(0),
+                )
+                .unwrap();
         }
     };
     check("a block", true, &add(Action::Block));
@@ -197,7 +196,7 @@ fn blocks_are_in_force_before_they_are_stored_and_nothing_else_is() {
         let parsed = Parsed { prefixes: (0..9).map(address).collect(), ..Parsed::default() };
         let (reply, mut answer) = oneshot::channel();
         let options = ImportOptions::default();
-        worker.waiting.push_back(Long::Import(Action::Block, parsed, options, Caller { uid: 0 }, reply));
+        worker.waiting.push_back(Long::Import(Action::Block, parsed, options, Caller::operator(0), reply));
         while answer.try_recv().is_err() {
             worker.work();
         }
@@ -222,7 +221,7 @@ fn what_a_failed_commit_left_in_the_store_goes() {
     let (mut worker, kernel) = started(directory.path());
     add(&mut worker, "192.0.2.1");
     worker.store.fail();
-    let request = RemoveRequest { prefixes: vec!["192.0.2.1".to_owned()] };
+    let request = RemoveRequest { prefixes: vec!["192.0.2.1".to_owned()], ..RemoveRequest::default() };
     // Not opened again yet.
     let edits = vec![Edit::Remove(Key {
         prefix: request.prefixes[0].parse().unwrap(),
@@ -247,10 +246,9 @@ fn the_end_of_blocks_is_recorded() {
             prefixes: hosts.map(|host| format!("192.0.2.{host}")).collect(),
             seconds: Some(seconds),
             reason: None,
-            force: false,
-            ssh_peer: None,
+            ..AddRequest::default()
         };
-        worker.add(Action::Block, request, Caller { uid: 0 }).unwrap();
+        worker.add(Action::Block, request, &Caller::operator(0)).unwrap();
     };
     block(10, 1..3);
     block(20, 100..200);
