@@ -15,8 +15,9 @@ mod tables;
 use std::time::Duration;
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use self::latency::Latency;
 use crate::options::Options;
 use crate::report::{Bound, Report, SAMPLED, Spread, Target};
 use crate::statistics::spread;
@@ -39,11 +40,16 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
     let (mut tables, mut imports, mut others) = (Samples::default(), import::Times::default(), Vec::new());
     let lab = lab::make("apply")?;
     let files = others::Files::write(&lab, MANY)?;
+    let wanted = |section: &str| options.only.as_ref().is_none_or(|only| section.contains(only.as_str()));
     for round in 0..rounds {
-        tables.add(tables::fill(&lab, round, MANY)?);
-        imports.add(import::run(&lab, round, &files.list, MANY)?);
+        if wanted("parsed") {
+            tables.add(tables::fill(&lab, round, MANY)?);
+        }
+        if wanted("file") {
+            imports.add(import::run(&lab, round, &files.list, MANY)?);
+        }
         for (number, other) in others::Other::ALL.into_iter().enumerate() {
-            let time = others::restore(&files, other)?;
+            let time = if wanted("others") { others::restore(&files, other)? } else { None };
             if others.len() == number {
                 others.push((other, Samples::default()));
             }
@@ -79,9 +85,9 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
         report.target(Target { id: "R10", what, measured, bound: Bound::AtMost(3.0), slack: SAMPLED });
     }
 
-    let requests = requests::run(&lab, options.quick)?;
-    let latency = latency::run(&lab, options.quick)?;
-    if let Some(measured) = latency.p99() {
+    let requests = if wanted("requests") { requests::run(&lab, options.quick)? } else { Value::Null };
+    let latency = if wanted("latency") { Some(latency::run(&lab, options.quick)?) } else { None };
+    if let Some(measured) = latency.as_ref().and_then(Latency::p99) {
         let what = "one block, from request to first dropped packet: p99 in ms".to_owned();
         report.target(Target { id: "R11", what, measured, bound: Bound::AtMost(1.0), slack: SAMPLED });
     }
@@ -100,7 +106,7 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
                 "others": others,
             },
             "requests": requests,
-            "latency_ms": latency.json(),
+            "latency_ms": latency.as_ref().map(Latency::json),
         }),
     );
     Ok(())
@@ -109,7 +115,7 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
 fn line(what: &str, samples: &Samples) {
     match samples.spread() {
         Some(time) => println!("    {what:<45} {:>8.3}   ({:.3} – {:.3})", time.median, time.low, time.high),
-        None => println!("    {what:<45} not installed"),
+        None => println!("    {what:<45} not installed, or not asked for"),
     }
 }
 
@@ -132,7 +138,7 @@ impl Samples {
         (!ratios.is_empty()).then(|| spread(&ratios))
     }
 
-    fn json(&self) -> serde_json::Value {
-        self.spread().map_or(serde_json::Value::Null, |spread| spread.json())
+    fn json(&self) -> Value {
+        self.spread().map_or(Value::Null, |spread| spread.json())
     }
 }

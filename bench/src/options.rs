@@ -14,7 +14,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) quick: bool,
     /// Of verdicts only the sections with this in their names: floors, addresses, deadlines, prefixes, ipv6, limits,
-    /// mixed, innocents
+    /// mixed, innocents; of apply likewise: parsed, file, others, requests, latency
     #[arg(long, value_name = "SECTION")]
     pub(crate) only: Option<String>,
     /// Keep the ratios that were measured as those that are expected, in bench/expected.json

@@ -43,6 +43,8 @@ struct Tables {
     short: [AtomicU64; v6::LENGTH_WORDS],
     long: [AtomicU64; v6::LENGTH_WORDS + 1],
     exact_v6: Vec<v6::Bucket<AtomicU64>>,
+    /// Whether IPv4 entries are to be added the quick way, if that is possible; it changes each time.
+    quickly: bool,
 }
 
 fn buckets<B: Default>(count: usize) -> Vec<B> {
@@ -62,6 +64,7 @@ impl Tables {
             short: Default::default(),
             long: Default::default(),
             exact_v6: buckets(1),
+            quickly: false,
         }
     }
 
@@ -77,6 +80,15 @@ impl Tables {
 
     fn set(&mut self, prefix: Prefix, listed: Listed) {
         let length = u32::from(prefix.length());
+        self.quickly ^= true;
+        if let (true, Address::V4(bytes)) = (self.quickly, prefix.address()) {
+            let (v4, address) = (self.v4(), u32::from_be_bytes(bytes));
+            let before = v4.get(address, length);
+            if v4.add(address, length, listed) {
+                assert!(before.is_none() && !listed.is_none(), "{prefix} was {before:?}");
+                return;
+            }
+        }
         while let Err(NoPlace) = match prefix.address() {
             Address::V4(bytes) => self.v4().set(u32::from_be_bytes(bytes), length, listed),
             Address::V6(bytes) => self.v6().set(u128::from_be_bytes(bytes), length, listed),
@@ -276,6 +288,21 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
     assert_eq!(tables.v4().set(host(9), 32, Listed::BLOCKED), Ok(()));
     assert_eq!(v4::lookup(&tables.v4(), host(3)), Listed::NONE);
     assert_eq!(tables.v4().fill(), (8, 8));
+}
+
+/// Where a place in the first bucket became free again, what went on to the second one is still there.
+#[test]
+fn nothing_is_added_twice() {
+    let tables = Tables { exact_v4: buckets(8), ..Tables::new() };
+    let v4 = tables.v4();
+    let listed = (0..).take_while(|n| v4.set(*n, 32, Listed::BLOCKED).is_ok()).count() as u32;
+    assert!(listed > 40, "{listed}");
+    for gone in (0..listed).filter(|n| n % 3 == 0) {
+        v4.set(gone, 32, Listed::NONE).unwrap();
+    }
+    for there in (0..listed).filter(|n| n % 3 != 0) {
+        assert!(!v4.add(there, 32, Listed::BLOCKED), "{there} is there already");
+    }
 }
 
 #[test]

@@ -104,18 +104,48 @@ impl Writer<'_> {
         probe(self, key(address, length))
     }
 
-    /// Has the memory at hand that [`Self::set`] needs. Doing this for some entries ahead makes the waits for memory
-    /// overlap, which is most of what it takes to fill a large table.
-    pub fn touch(&self, address: u32, length: u32) {
+    /// Lists a prefix of which nothing is listed yet, if one look at its first bucket tells that there is nothing and
+    /// that there is room: true of most entries of long lists, and much quicker than [`Self::set`]. False if that is
+    /// not so; then nothing is changed.
+    #[must_use]
+    pub fn add(&self, address: u32, length: u32, listed: Listed) -> bool {
+        let (action, deadline) = match (listed.block(), listed.allow()) {
+            (deadline, 0) if deadline > 0 => (0, deadline),
+            (0, deadline) if deadline > 0 => (ALLOW, deadline),
+            _ => return false,
+        };
+        let key = key(address, length);
+        let (first, _) = places(key, self.secret, self.buckets());
+        let Some(bucket) = self.bucket(first) else { return false };
+        let words: [u64; WORDS] = core::array::from_fn(|index| bucket[index].load(Ordering::Relaxed));
+        // If it was full, the prefix may be in its second bucket.
+        if words[WORDS - 1] != 0 || words.iter().any(|word| word >> KEY_AT == key) {
+            return false;
+        }
+        let Some(place) = words.iter().position(|word| *word <= REMOVED) else { return false };
+        if length < 32 {
+            use_length(self.lengths, length);
+        }
+        bucket[place].store(key << KEY_AT | action | deadline, Ordering::Release);
+        self.lead_to(address, length, action, deadline);
+        true
+    }
+
+    /// Tells `ask` of each cache line that [`Self::add`] needs. Asking for those of some entries ahead makes the waits for
+    /// memory overlap, which is most of what it takes to fill a large table.
+    #[inline]
+    pub fn ahead(&self, address: u32, length: u32, ask: impl Fn(&AtomicU64)) {
         let (first, _) = places(key(address, length), self.secret, self.buckets());
-        let word = self.bucket(first).map(|bucket| bucket[0].load(Ordering::Relaxed));
-        let level = self.level.get((address >> 13) as usize).map(|word| word.load(Ordering::Relaxed));
-        core::hint::black_box((word, level));
+        if let Some(bucket) = self.bucket(first) {
+            ask(&bucket[0]);
+        }
+        if let Some(word) = self.level.get((address >> 13) as usize) {
+            ask(word);
+        }
     }
 
     fn raise(&self, address: u32, length: u32, action: u64, deadline: u64) -> Result<(), NoPlace> {
-        let host = length == 32;
-        if !host {
+        if length < 32 {
             use_length(self.lengths, length);
         }
         let entry = key(address, length) << KEY_AT | action;
@@ -127,7 +157,13 @@ impl Writer<'_> {
             None => 0,
         };
         self.put(entry | twin | deadline)?;
-        if !host {
+        self.lead_to(address, length, action, deadline);
+        Ok(())
+    }
+
+    /// Makes the small tables lead to an entry that was put in its place.
+    fn lead_to(&self, address: u32, length: u32, action: u64, deadline: u64) {
+        if length < 32 {
             self.widen(address, length);
         }
         let settles = length <= CELL && deadline == FOR_GOOD;
@@ -141,8 +177,9 @@ impl Writer<'_> {
                 (_, false) => word | nothing << 1,
             }
         });
-        store(self.any, 1);
-        Ok(())
+        if self.any.load(Ordering::Relaxed) == 0 {
+            store(self.any, 1);
+        }
     }
 
     fn lower(&self, address: u32, length: u32, action: u64, deadline: u64) {

@@ -92,16 +92,19 @@ impl Writer<'_> {
         probe(self, key(address, length))
     }
 
-    /// Has the memory at hand that [`Self::set`] needs, as in IPv4.
-    pub fn touch(&self, address: u128, length: u32) {
+    /// Tells `ask` of each cache line that [`Self::set`] needs, as in IPv4.
+    #[inline]
+    pub fn ahead(&self, address: u128, length: u32, ask: impl Fn(&AtomicU64)) {
         let key = key(address, length);
         let (first, _) = key.places(self.secret, self.buckets());
-        let place = self.bucket(first).map(|bucket| {
-            (bucket[0].length.load(Ordering::Relaxed), bucket[ENTRIES - 1].length.load(Ordering::Relaxed))
-        });
+        if let Some(bucket) = self.bucket(first) {
+            ask(&bucket[0].length);
+            ask(&bucket[ENTRIES - 1].length);
+        }
         let (index, _) = filter_bit(key.high, length.min(64), self.secret);
-        let filter = self.filter.get(index as usize).map(|word| word.load(Ordering::Relaxed));
-        core::hint::black_box((place, filter));
+        if let Some(word) = self.filter.get(index as usize) {
+            ask(word);
+        }
     }
 
     /// The place of a prefix; also if it is not listed any more, as long as nobody else has taken it.

@@ -13,7 +13,7 @@ use limiter_common::abi::{self, Lengths, MapSpec};
 use limiter_common::lists::{Listed, NoPlace, v4, v6};
 use limiter_common::{Address, Prefix};
 
-use super::mapped::Mapped;
+use super::mapped::{Mapped, ask_for};
 use super::maps::{Map, Maps};
 use crate::config::Capacity;
 use crate::dataplane::{ApplyError, Change, Table, Writer};
@@ -24,7 +24,7 @@ const TIDY_SHARE: usize = 4;
 const TIDY_AT_LEAST: usize = 1 << 16;
 const TIDY_AFTER: Duration = Duration::from_secs(60);
 
-/// Entries whose memory is asked for before the first of them is changed.
+/// The memory of an entry is asked for so many entries before it is changed.
 const AHEAD: usize = 16;
 
 /// Puts a table in the place of a smaller one that has the same entries.
@@ -206,13 +206,31 @@ impl Tables {
         }
     }
 
-    /// Has the memory at hand that a change of this prefix needs.
-    fn touch(&self, prefix: Prefix) {
+    /// Asks for the memory that a change of this prefix needs.
+    fn ahead(&self, prefix: Prefix) {
         let length = u32::from(prefix.length());
         match prefix.address() {
-            Address::V4(bytes) => self.v4().touch(u32::from_be_bytes(bytes), length),
-            Address::V6(bytes) => self.v6().touch(u128::from_be_bytes(bytes), length),
+            Address::V4(bytes) => self.v4().ahead(u32::from_be_bytes(bytes), length, ask_for),
+            Address::V6(bytes) => self.v6().ahead(u128::from_be_bytes(bytes), length, ask_for),
         }
+    }
+
+    /// Makes a change that adds an entry, if that can be told at one look and there is room; else does nothing.
+    fn add(&mut self, change: &Change, capacity: &Capacity) -> bool {
+        let Change { prefix, entry } = change;
+        let Address::V4(bytes) = prefix.address() else { return false };
+        let table = Table::of(*prefix);
+        let room = self.used[table as usize] < table.capacity(capacity);
+        let exact = &self.exact[Family::V4 as usize];
+        if !room || exact.taken >= exact.grow_at {
+            return false;
+        }
+        let listed = Listed::from_entry(*entry);
+        let added = self.v4().add(u32::from_be_bytes(bytes), u32::from(prefix.length()), listed);
+        if added {
+            self.account(*prefix, Listed::NONE, listed);
+        }
+        added
     }
 
     /// Keeps account of an entry that was `before` and is `after`.
@@ -415,15 +433,19 @@ impl KernelWriter {
 impl Writer for KernelWriter {
     fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
         self.opened()?;
-        let mut left = changes.len();
-        for changes in changes.chunks(AHEAD) {
-            if let Some(tables) = &self.tables {
-                changes.iter().for_each(|change| tables.touch(change.prefix));
+        if let Some(tables) = &self.tables {
+            changes.iter().take(AHEAD).for_each(|change| tables.ahead(change.prefix));
+        }
+        for (index, change) in changes.iter().enumerate() {
+            if let Some(tables) = &mut self.tables {
+                if let Some(later) = changes.get(index + AHEAD) {
+                    tables.ahead(later.prefix);
+                }
+                if tables.add(change, &self.capacity) {
+                    continue;
+                }
             }
-            for change in changes {
-                left -= 1;
-                self.change(change, left)?;
-            }
+            self.change(change, changes.len() - index - 1)?;
         }
         for change in changes {
             let expected = &mut self.expected[Family::of(change.prefix) as usize];

@@ -80,6 +80,19 @@ impl Mapped {
     }
 }
 
+/// Asks for the cache line of `word`, to be written soon, and does not wait for it.
+#[inline]
+pub(super) fn ask_for(word: &AtomicU64) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, for any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(word).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::hint::black_box(word.load(std::sync::atomic::Ordering::Relaxed));
+}
+
 impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: this is what was mapped, and nobody has a reference to it any more. It cannot fail for what is mapped.
