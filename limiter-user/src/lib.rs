@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod admission;
+pub mod audit;
 pub mod blocklist;
 pub mod cli;
 pub mod config;
