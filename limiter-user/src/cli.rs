@@ -4,6 +4,7 @@
 //! not a failure.
 
 pub mod args;
+mod audit;
 mod counters;
 mod daemon;
 mod explain;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::args::{Allow, Arguments, Block, Color, Command};
+use crate::cli::args::{Allow, Arguments, Audit, Block, Color, Command};
 use crate::cli::failure::{Exit, Failure, Stop};
 use crate::cli::render::Palette;
 use crate::config::Action;
@@ -107,6 +108,7 @@ async fn command(session: &mut Session<impl Write>, command: Command) -> Result<
         Command::Explain(explain) => explain::explain(session, &explain).await,
         Command::Reload => daemon::reload(session).await,
         Command::Detach(detach) => daemon::detach(session, detach).await,
+        Command::Audit(Audit::Verify { directory }) => audit::verify(session, &directory),
         Command::Completions { shell } => {
             completions(shell, &mut session.out);
             Ok(Exit::Ok)

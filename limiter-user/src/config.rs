@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use limiter_common::Prefix;
 use limiter_common::abi::Limits;
 
+use crate::audit;
 use crate::reports::Policy;
 
 pub use api::Api;
@@ -49,6 +50,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// A directory on a bpffs; pins live in `v<ABI>` below it.
     pub pins_directory: PathBuf,
+    /// Where it is written down who asked for what.
+    pub audit: audit::Options,
 }
 
 /// An interface to protect.

@@ -14,6 +14,9 @@ pub const DEFAULT_SOCKET: &str = "/run/limiter/limiter.sock";
 /// Where `limiterd` pins unless configured otherwise.
 pub const DEFAULT_PINS: &str = "/sys/fs/bpf/limiter";
 
+/// Where the audit trail is unless configured otherwise.
+pub const DEFAULT_AUDIT: &str = "/var/lib/limiter/audit";
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage, 3 daemon not reachable, 4 not authorised,
 5 not found or `test` says not blocked, 6 refused by a guard.";
@@ -109,6 +112,9 @@ pub enum Command {
     /// as root. A living daemon keeps off these interfaces until it is reloaded or restarted.
     #[command(verbatim_doc_comment)]
     Detach(Detach),
+    /// Check the record of who asked for what
+    #[command(subcommand)]
+    Audit(Audit),
     /// Print a script that completes commands in a shell
     #[command(hide = true)]
     Completions {
@@ -119,6 +125,23 @@ pub enum Command {
     #[command(hide = true)]
     Man {
         /// Made if it is not there
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Check that no record was changed, taken out or cut off
+    ///
+    /// Examples:
+    ///   limiter audit verify
+    ///   limiter audit verify --directory /var/log/limiter
+    ///
+    /// Reads the files, and needs no daemon. Exits with 1 if anything is wrong.
+    #[command(verbatim_doc_comment)]
+    Verify {
+        /// Where the trail is, as in [audit] of the configuration
+        #[arg(long, value_name = "DIRECTORY", default_value = DEFAULT_AUDIT)]
         directory: PathBuf,
     },
 }

@@ -13,7 +13,9 @@ use super::policies;
 use super::problem::Problems;
 use super::reader::{self, Report, Table, Value, nearest};
 use super::rules::{self, WrittenRule};
+use super::units::size;
 use super::{Action, Capacity, Config, Control, Interface, List, Mode};
+use crate::audit;
 
 const SOCKET: &str = "/run/limiter/limiter.sock";
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9742);
@@ -28,6 +30,9 @@ const DEFAULT_ADDRESSES_V4: u32 = 1 << 24;
 const DEFAULT_OTHERS: u32 = 1 << 20;
 /// The longest name of an interface: `IFNAMSIZ` less its NUL.
 const MAX_INTERFACE_NAME: usize = 15;
+/// Bytes that a file of the audit trail may grow to.
+const MIN_AUDIT: u64 = 64 << 10;
+const MAX_AUDIT: u64 = 1 << 30;
 /// The longest name of a list or rule.
 pub(super) const MAX_NAME: usize = 64;
 /// The longest path of a Unix socket: `sun_path` less its NUL.
@@ -67,6 +72,7 @@ fn config(mut root: Table<'_>) -> Config {
     let metrics = metrics(root.section("metrics"));
     let state_directory = directory(root.section("state"), STATE);
     let pins_directory = directory(root.section("pins"), PINS);
+    let audit = audit(root.section("audit"), &state_directory);
     root.finish();
     Config {
         protected,
@@ -79,6 +85,7 @@ fn config(mut root: Table<'_>) -> Config {
         metrics,
         state_directory,
         pins_directory,
+        audit,
     }
 }
 
@@ -282,4 +289,26 @@ fn directory(mut table: Table<'_>, default: &str) -> PathBuf {
     let found = table.optional("directory").and_then(|value| path(&value, &what));
     table.finish();
     found.unwrap_or_else(|| PathBuf::from(default))
+}
+
+/// Beside the state unless said otherwise.
+fn audit(mut table: Table<'_>, state: &Path) -> audit::Options {
+    let what = "a directory, like \"/var/log/limiter\"";
+    let directory = table.optional("directory").and_then(|value| path(&value, what));
+    let size = table.optional("size").and_then(|value| {
+        let what = "a size, like \"64MiB\"";
+        let text = value.string(what)?;
+        let size = size(text).filter(|size| (MIN_AUDIT..=MAX_AUDIT).contains(size));
+        if size.is_none() {
+            value.problem(format!("{text:?} is not {what}, from 64KiB to 1GiB"));
+        }
+        size
+    });
+    let keep = table.optional("keep").and_then(|value| value.integer(1..=10_000));
+    table.finish();
+    audit::Options {
+        directory: directory.unwrap_or_else(|| state.join("audit")),
+        size: size.unwrap_or(64 << 20),
+        keep: keep.and_then(|keep| usize::try_from(keep).ok()).unwrap_or(16),
+    }
 }

@@ -228,7 +228,7 @@ fn problems_of_values() {
             (
                 "sections",
                 &format!(
-                    "{ETH0}[capacity]\naddresses_v4 = 0\nprefixes_v6 = 99999999\n[control]\nsocket = \"/{}\"\ngroup = \"\"\n[metrics]\nlisten = \"localhost\"\n[state]\ndirectory = \"state\"\n[pins]\ndirectory = true\n",
+                    "{ETH0}[capacity]\naddresses_v4 = 0\nprefixes_v6 = 99999999\n[control]\nsocket = \"/{}\"\ngroup = \"\"\n[metrics]\nlisten = \"localhost\"\n[audit]\ndirectory = \"log\"\nsize = \"64\"\nkeep = 0\n[state]\ndirectory = \"state\"\n[pins]\ndirectory = true\n",
                     "x".repeat(107)
                 ),
             ),

@@ -64,6 +64,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<String>) {
     note("[state] directory", old.state_directory == new.state_directory);
     note("[pins] directory", old.pins_directory == new.pins_directory);
     note("[capacity]", old.capacity == new.capacity);
+    note("[audit]", old.audit == new.audit);
     // Its files are read again; sockets stay what they are.
     let api = match (&old.api, &new.api) {
         (Some(old), Some(new)) => Some(Api { listen: old.listen.clone(), ..new.clone() }),
@@ -76,6 +77,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<String>) {
         state_directory: old.state_directory.clone(),
         pins_directory: old.pins_directory.clone(),
         capacity: old.capacity,
+        audit: old.audit.clone(),
         ..new
     };
     (config, differs)
