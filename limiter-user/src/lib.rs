@@ -19,6 +19,7 @@ pub mod dataplane;
 pub mod duration;
 pub mod enforcer;
 mod heap;
+pub mod hook;
 pub mod host;
 mod http;
 pub mod links;

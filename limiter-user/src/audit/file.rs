@@ -116,7 +116,7 @@ impl File {
             size -= end.cut;
             note = Some(format!("{} bytes of a record that was not finished were taken off", end.cut));
         }
-        let last = end.last.as_deref().filter(|_| size > 0).and_then(|line| Last::of(line));
+        let last = end.last.as_deref().filter(|_| size > 0).and_then(Last::of);
         let head = read_head(directory);
         (self.seq, self.link) = match (last, head) {
             (Some(last), _) => (last.seq, last.link),
