@@ -11,5 +11,6 @@ mod principal;
 mod scope;
 
 pub use caps::{Caps, InvalidPerMinute, PerMinute};
+pub(crate) use principal::RESERVED;
 pub use principal::{Denied, Entry, Kind, Need, Principal};
 pub use scope::{InvalidScope, Scope, Scopes, Width};

@@ -2,6 +2,7 @@
 
 pub mod lists;
 
+mod access;
 mod api;
 mod file;
 mod policies;
@@ -19,6 +20,7 @@ use limiter_common::abi::Limits;
 use crate::audit;
 use crate::reports::Policy;
 
+pub use access::{Access, Client, ClientName, OAuth, Role};
 pub use api::Api;
 pub use problem::{Problem, Problems};
 

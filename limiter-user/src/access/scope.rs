@@ -283,9 +283,9 @@ mod tests {
 
     #[test]
     fn widths_go_for_both_families() {
-        let include = |scope: &str, prefix: &str| match self::scope(scope) {
-            Scope::Block(width) => width.includes(prefix.parse().unwrap()),
-            other => panic!("{other} has no width"),
+        let include = |scope: &str, prefix: &str| {
+            let width = Scopes::from_iter([self::scope(scope)]).width().unwrap();
+            width.includes(prefix.parse().unwrap())
         };
         for (scope, inside, outside) in [
             ("block:host", ["192.0.2.1", "2001:db8::/64"], ["192.0.2.0/31", "2001:db8::/63"]),

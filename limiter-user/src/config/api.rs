@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::access::{self, Access};
 use super::file::path;
 use super::reader::Value;
 
@@ -25,6 +26,8 @@ pub struct Api {
     pub key: PathBuf,
     /// PEM: who issues certificates of clients. If set, nobody connects without one.
     pub client_ca: Option<PathBuf>,
+    /// Who may do what, beside the bearers of tokens.
+    pub access: Access,
 }
 
 /// Reads the section.
@@ -41,8 +44,12 @@ pub(super) fn read(value: &Value<'_>) -> Option<Api> {
     let mut file = |key, what: &str| table.required(key, what).and_then(|value| path(&value, what));
     let certificate = file("certificate", "the server's certificate, like \"/etc/limiter/api.pem\"");
     let key = file("key", "the key of the certificate, like \"/etc/limiter/api.key\"");
+    let access = access::read(&mut table);
+    if !access.clients.is_empty() && client_ca.is_none() {
+        table.problem("client_ca", "missing: clients are known by certificates that somebody has issued");
+    }
     table.finish();
-    Some(Api { listen, certificate: certificate?, key: key?, client_ca })
+    Some(Api { listen, certificate: certificate?, key: key?, client_ca, access })
 }
 
 fn listen(value: &Value<'_>, mutual: bool) -> Vec<SocketAddr> {

@@ -109,7 +109,7 @@ impl Names {
     }
 }
 
-fn prefixes(value: &Value<'_>) -> Vec<Prefix> {
+pub(super) fn prefixes(value: &Value<'_>) -> Vec<Prefix> {
     let what = "prefixes, like [\"192.0.2.1\", \"10.0.0.0/8\"]";
     let prefix = |value: &Value<'_>| {
         let text = value.string("a prefix, like \"192.0.2.1\" or \"10.0.0.0/8\"")?;

@@ -6,6 +6,7 @@ use limiter_common::slots::Share;
 use limiter_common::{Nanos, Transport};
 
 use super::*;
+use crate::access::{Caps, PerMinute, Width};
 use crate::reports::{Length, Per};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -438,4 +439,101 @@ fn the_api_over_tcp() {
             ("an unknown key", &format!("{ETH0}[api]\n{files}clientca = \"/x\"\n")),
         ],
     );
+}
+
+const API: &str = "[api]\ncertificate = \"/etc/limiter/api.pem\"\nkey = \"/etc/limiter/api.key\"\nclient_ca = \"/etc/limiter/ca.pem\"\n";
+
+#[test]
+fn who_may_use_the_api() {
+    let text = r#"
+        [[api.client]]
+        name = "checkout.example.net"
+        scopes = ["report", "block:host"]
+        max_ttl = "1h"
+        max_prefix = 32
+        quota = "1000/min"
+        from = ["10.0.0.0/8"]
+        [[api.client]]
+        name = "spiffe://example.net/edge"
+        owner = "edge"
+        scopes = ["block:prefix/24"]
+        [[api.client]]
+        common_name = "old"
+        scopes = ["read"]
+        [api.oauth]
+        issuer = "https://login.example.net"
+        audience = "limiter"
+        jwks = "/etc/limiter/jwks.json"
+        [[api.oauth.role]]
+        scope = "limiter:report"
+        scopes = ["report:host"]
+        max_ttl = "10m"
+    "#;
+    let access = config(&format!("{ETH0}{API}{text}")).api.unwrap().access;
+    let [checkout, edge, old] = access.clients.as_slice() else { panic!("{:?}", access.clients) };
+    assert_eq!(
+        (checkout.owner.as_str(), checkout.scopes.to_string()),
+        ("checkout.example.net", "report block:host".to_owned())
+    );
+    let caps = &checkout.caps;
+    assert_eq!(caps.max_ttl, Some(std::time::Duration::from_secs(3600)));
+    assert_eq!((caps.max_prefix, caps.quota), (Width::new(32), PerMinute::new(1000)));
+    assert_eq!(caps.from, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!((edge.name.text(), edge.owner.as_str()), ("spiffe://example.net/edge", "edge"));
+    assert_eq!(edge.caps, Caps::default());
+    assert_eq!(old.name, ClientName::Common("old".to_owned()));
+    let oauth = access.oauth.unwrap();
+    assert_eq!((oauth.issuer.as_str(), oauth.audience.as_str()), ("https://login.example.net", "limiter"));
+    assert_eq!(
+        (oauth.roles[0].scope.as_str(), oauth.roles[0].scopes.to_string()),
+        ("limiter:report", "report".to_owned())
+    );
+}
+
+#[test]
+fn problems_of_access() {
+    let client = |body: &str| format!("{ETH0}{API}[[api.client]]\n{body}\n");
+    let oauth = |body: &str| format!("{ETH0}{API}[api.oauth]\n{body}\n");
+    let keys = "issuer = \"https://x\"\naudience = \"y\"\n";
+    let cases = [
+        ("nothing of a client", client("")),
+        (
+            "no certificates",
+            format!(
+                "{ETH0}{}[[api.client]]\nname = \"a\"\nscopes = [\"read\"]\n",
+                API.replace("client_ca", "# client_ca")
+            ),
+        ),
+        ("two names", client("name = \"a\"\ncommon_name = \"a\"\nscopes = [\"read\"]")),
+        (
+            "twice",
+            client("name = \"a\"\nscopes = [\"read\"]\n[[api.client]]\nname = \"a\"\nscopes = [\"read\"]"),
+        ),
+        ("no owner", client("name = \"spiffe://a/b\"\nscopes = [\"read\"]")),
+        ("a reserved owner", client("name = \"spiffe://a/b\"\nowner = \"jwt.alice\"\nscopes = [\"read\"]")),
+        ("scopes", client("name = \"a\"\nscopes = [\"write\", 7, \"block:prefix/4\"]")),
+        ("no scopes", client("name = \"a\"\nscopes = []")),
+        (
+            "caps",
+            client(
+                "name = \"a\"\nscopes = [\"read\"]\nmax_ttl = \"long\"\nmax_prefix = 4\nquota = 1000\nfrom = []\nexpires = \"90d\"",
+            ),
+        ),
+        (
+            "caps again",
+            client(
+                "name = \"a\"\nscopes = [\"read\"]\nmax_ttl = \"permanent\"\nquota = \"1000/h\"\nfrom = [\"10.0.0.0/33\"]",
+            ),
+        ),
+        ("nothing of an issuer", oauth("")),
+        ("a URL", oauth(&format!("{keys}jwks = \"https://x/jwks\"\nrole = []"))),
+        (
+            "roles",
+            oauth(&format!(
+                "{keys}jwks = \"/jwks\"\n[[api.oauth.role]]\n[[api.oauth.role]]\nscope = \"a b\"\nscopes = [\"read\"]\n[[api.oauth.role]]\nscope = \"a b\"\nscopes = [\"read\"]\nname = 1"
+            )),
+        ),
+    ];
+    let cases: Vec<(&str, &str)> = cases.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    check("problems_of_access", &cases);
 }

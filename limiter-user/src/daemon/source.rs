@@ -132,6 +132,7 @@ mod tests {
             certificate: file("api.pem"),
             key: file("api.key"),
             client_ca: None,
+            access: config::Access::default(),
         }
     }
 
