@@ -30,13 +30,28 @@ pub fn judge_ipv4<F: Frame + ?Sized>(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
+    let packet = match parse::ipv4::addresses(frame, at) {
+        Ok((packet, _)) => packet,
+        Err(reason) => return reason,
+    };
+    match by_source(&packet.source, tables, clock) {
+        Some(listing) => rest_ipv4(frame, at, listing, tables, clock),
+        None => Reason::Blocked,
+    }
+}
+
+/// The second half of [`judge_ipv4`], of sources that are not blocked. The first one is [`by_source`].
+#[inline(always)]
+pub fn rest_ipv4<F: Frame + ?Sized>(
+    frame: &F,
+    at: usize,
+    listing: Listing,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Reason {
     // No closure with `?`: it would not be inlined where this is used twice.
     let (packet, header) = match parse::ipv4::addresses(frame, at) {
         Ok(found) => found,
-        Err(reason) => return reason,
-    };
-    let listing = match by_source(&packet, tables, clock) {
-        Ok(listing) => listing.forgotten(frame),
         Err(reason) => return reason,
     };
     match parse::ipv4::transport(frame, &header, tables.lengths()) {
@@ -58,7 +73,7 @@ pub fn whole_ipv4<F: Frame + ?Sized>(
     clock: &impl Clock,
 ) -> Result<Transport, Reason> {
     let (packet, header) = parse::ipv4::addresses(frame, at)?;
-    let listing = by_source(&packet, tables, clock)?.forgotten(frame);
+    let listing = by_packet(&packet, tables, clock)?.forgotten(frame);
     let transport = parse::ipv4::transport(frame, &header, tables.lengths())?;
     before_limits(&packet, listing, tables).map_or(Ok(transport), Err)
 }
@@ -115,7 +130,7 @@ pub fn source_ipv6<F: Frame + ?Sized>(
     clock: &impl Clock,
 ) -> Result<Listing, Reason> {
     let (packet, _) = parse::ipv6::addresses(frame, at)?;
-    by_source(&packet, tables, clock)
+    by_packet(&packet, tables, clock)
 }
 
 /// The second part of [`judge_ipv6`]: what [`limit_ipv6`] needs.
@@ -178,7 +193,7 @@ pub fn decide(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    let listing = match by_source(packet, tables, clock) {
+    let listing = match by_packet(packet, tables, clock) {
         Ok(listing) => listing,
         Err(reason) => return reason,
     };
@@ -209,28 +224,32 @@ impl Listing {
 
 /// The first half: what the source settles.
 #[inline(always)]
-fn by_source(packet: &Packet, tables: &impl Tables, clock: &impl Clock) -> Result<Listing, Reason> {
+fn by_packet(packet: &Packet, tables: &impl Tables, clock: &impl Clock) -> Result<Listing, Reason> {
     if packet.neighbour {
         return Err(Reason::Neighbour);
     }
-    let listed = tables.listed(&packet.source);
-    if listed.is_none() {
-        return Ok(Listing::Unlisted);
-    }
+    by_source(&packet.source, tables, clock).ok_or(Reason::Blocked)
+}
+
+/// What the lists say of a source; `None` if it is blocked.
+#[inline(always)]
+pub fn by_source(source: &Address, tables: &impl Tables, clock: &impl Clock) -> Option<Listing> {
+    let listed = tables.listed(source);
     // Most entries are for good; they need no clock.
+    if listed == Listed::BLOCKED {
+        return None;
+    }
+    if listed.is_none() {
+        return Some(Listing::Unlisted);
+    }
     if listed.is_allowed_for_good() {
-        return Ok(Listing::Allowed);
+        return Some(Listing::Allowed);
     }
-    if listed != Listed::BLOCKED {
-        let (entry, now) = (listed.entry(), clock.within(DEADLINE_ERROR));
-        if entry.allows(now) {
-            return Ok(Listing::Allowed);
-        }
-        if !entry.blocks(now) {
-            return Ok(Listing::Unlisted);
-        }
+    let (entry, now) = (listed.entry(), clock.within(DEADLINE_ERROR));
+    if entry.allows(now) {
+        return Some(Listing::Allowed);
     }
-    Err(Reason::Blocked)
+    (!entry.blocks(now)).then_some(Listing::Unlisted)
 }
 
 /// The second half, for well-formed packets of sources that are not blocked.
@@ -319,7 +338,8 @@ fn charge(packet: &Packet, limits: &Limits, policy: usize, tables: &impl Tables,
     if limits.policies.get(policy).is_none_or(Policy::is_unlimited) {
         return Reason::Passed;
     }
-    let bytes = u32::try_from(packet.frame_len).unwrap_or(u32::MAX);
+    #[expect(clippy::cast_possible_truncation, reason = "a frame has less than 4 GiB")]
+    let bytes = packet.frame_len as u32;
     match tables.charge(&packet.source, policy, bytes, now) {
         Some(Charge::Conforms) => Reason::Passed,
         Some(Charge::OverPackets) => Reason::PacketRate,

@@ -14,6 +14,15 @@ pub trait Frame {
     /// The `N` bytes at offset `at`, or `None` if the frame ends before them.
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
 
+    /// The `N` bytes at `offset` in a header of `HEADER` bytes at `at`, or `None` if the frame ends before the header does.
+    ///
+    /// To read fields of a header one by one takes a single check of bounds in the kernel, and no more than the fields.
+    #[inline(always)]
+    fn field<const HEADER: usize, const N: usize>(&self, at: usize, offset: usize) -> Option<[u8; N]> {
+        let header: [u8; HEADER] = self.read(at)?;
+        header.get(offset..)?.first_chunk().copied()
+    }
+
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -71,6 +71,22 @@ impl<const FRAGMENTED: bool> Frame for XdpFrame<'_, FRAGMENTED> {
         }
     }
 
+    #[inline(always)]
+    fn field<const HEADER: usize, const N: usize>(&self, at: usize, offset: usize) -> Option<[u8; N]> {
+        let start = pointer_at(self.data, at);
+        if offset + N > HEADER {
+            None
+        } else if start.wrapping_add(HEADER) <= self.data_end {
+            // SAFETY: the N bytes lie in the header, which lies before `data_end`.
+            Some(unsafe { load(start.add(offset)) })
+        } else if FRAGMENTED {
+            let header: [u8; HEADER] = self.read_across(at)?;
+            header.get(offset..)?.first_chunk().copied()
+        } else {
+            None
+        }
+    }
+
     /// Through the stack: the verifier knows what was stored, but not what a part of it is that is loaded alone.
     #[inline(always)]
     fn forget(&self, offset: usize) -> usize {

@@ -4,7 +4,7 @@
 mod writer;
 
 use super::{DEADLINE_BITS, FOR_GOOD, Listed};
-use crate::hash::{low_bits, mix};
+use crate::hash::{low_bits, multiply};
 use crate::slots::Word;
 
 #[cfg(target_has_atomic = "64")]
@@ -88,10 +88,10 @@ pub const fn key(address: u32, length: u32) -> u64 {
 
 /// Where a key can be: the second bucket only if the first was full.
 #[inline(always)]
-const fn places(key: u64, secret: [u64; 2], buckets: u32) -> (u32, u32) {
-    let hash = mix(key, secret);
-    let first = low_bits(hash, buckets);
-    let second = low_bits(hash >> 32, buckets);
+const fn places(key: u64, [one, other]: [u64; 2], buckets: u32) -> (u32, u32) {
+    let first = low_bits(multiply(key, one), buckets);
+    // By another hash, so that keys which share one bucket do not share the other.
+    let second = low_bits(multiply(key, other), buckets);
     (first, if second == first { first ^ (buckets > 1) as u32 } else { second })
 }
 
@@ -109,7 +109,7 @@ pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
         return Some(Listed::NONE);
     }
     let cell = address >> 8;
-    match memory.level(cell >> 5)?.load() >> ((cell & 31) * 2) & 3 {
+    match memory.level(cell >> 5)?.load() >> (address >> 7 & 62) & 3 {
         NOTHING => return Some(Listed::NONE),
         BLOCKED => return Some(Listed::BLOCKED),
         ALLOWED => return Some(Listed::ALLOWED),
@@ -122,10 +122,14 @@ pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
     let (first, _) = places(key, memory.secret(), memory.buckets());
     let bucket = memory.bucket(first)?;
     for word in bucket {
-        // What is left of the word if the upper bits agree.
-        let rest = word.load() ^ key << KEY_AT;
-        if rest >> KEY_AT == 0 {
-            return (rest & TWIN == 0).then(|| deadline(rest));
+        let word = word.load();
+        if word >> KEY_AT == key {
+            return match word & (TWIN | ALLOW | FOR_GOOD) {
+                // What most entries are, said as a constant: what follows from it needs no instructions.
+                FOR_GOOD => Some(Listed::BLOCKED),
+                rest if rest & TWIN != 0 => None,
+                rest => Some(deadline(rest)),
+            };
         }
     }
     // The second bucket is not looked at here.

@@ -6,7 +6,9 @@ use crate::frame::Frame;
 use crate::packet::{Fragment, Packet, Transport};
 use crate::reason::Reason;
 
-const MIN_HEADER: usize = 20;
+pub(super) const MIN_HEADER: usize = 20;
+pub(super) const SOURCE_AT: usize = 12;
+const DESTINATION_AT: usize = 16;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
@@ -24,13 +26,19 @@ pub struct Header {
     protocol: u8,
 }
 
+/// Bytes at an offset in the fixed header.
+#[inline(always)]
+fn field<F: Frame + ?Sized, const N: usize>(frame: &F, at: usize, offset: usize) -> Result<[u8; N], Reason> {
+    frame.field::<MIN_HEADER, N>(at, offset).ok_or(Reason::ShortNetwork)
+}
+
 #[inline(always)]
 pub(crate) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Packet, Header), Reason> {
-    // Three reads, so that each address is one word; the last one is the bound of all.
-    let [version, _, len0, len1, _, _, fragment0, fragment1, _, protocol, _, _] =
-        frame.read(at).ok_or(Reason::ShortNetwork)?;
-    let source: [u8; 4] = frame.read(at + 12).ok_or(Reason::ShortNetwork)?;
-    let destination: [u8; 4] = frame.read(at + 16).ok_or(Reason::ShortNetwork)?;
+    let [version] = field(frame, at, 0)?;
+    let (len, fragment): ([u8; 2], [u8; 2]) = (field(frame, at, 2)?, field(frame, at, 6)?);
+    let [protocol] = field(frame, at, 9)?;
+    let (source, destination): ([u8; 4], [u8; 4]) =
+        (field(frame, at, SOURCE_AT)?, field(frame, at, DESTINATION_AT)?);
     if version >> 4 != 4 {
         return Err(Reason::IpVersion);
     }
@@ -43,8 +51,8 @@ pub(crate) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Pack
     let header = Header {
         at,
         header_len: usize::from(version & 0x0f) * 4,
-        total_len: usize::from(u16::from_be_bytes([len0, len1])),
-        fragment: u16::from_be_bytes([fragment0, fragment1]),
+        total_len: usize::from(u16::from_be_bytes(len)),
+        fragment: u16::from_be_bytes(fragment),
         protocol,
     };
     Ok((packet, header))

@@ -2,7 +2,7 @@
 
 use network_types::eth::EtherType;
 
-use super::{MAX_MPLS_LABELS, MAX_VLAN_TAGS};
+use super::{MAX_MPLS_LABELS, MAX_VLAN_TAGS, ipv4};
 use crate::frame::Frame;
 use crate::reason::Reason;
 
@@ -38,14 +38,24 @@ pub enum Network {
 /// Where the IP header starts if the frame has no tags, as nearly all have none.
 pub const PLAIN: usize = ETHER_TYPE_AT + 2;
 
-/// What [`find_network`] finds if it is IP on plain Ethernet, that is at [`PLAIN`]; else `None`.
+/// Bytes of such a frame up to the end of the shortest IPv4 header.
+const PLAIN_HEADERS: usize = PLAIN + ipv4::MIN_HEADER;
+
+/// The source, if [`find_network`] finds IPv4 at [`PLAIN`], and a header that can be judged; else `None`.
 #[inline(always)]
-pub fn find_plain<F: Frame + ?Sized>(frame: &F) -> Option<Network> {
-    match frame.read(ETHER_TYPE_AT).map(u16::from_be_bytes)? {
-        IPV4 => Some(Network::V4 { at: PLAIN }),
-        IPV6 => Some(Network::V6 { at: PLAIN }),
-        _ => None,
-    }
+pub fn find_plain_ipv4<F: Frame + ?Sized>(frame: &F) -> Option<u32> {
+    // One bound for all, and the type compared as it lies there, which takes fewer instructions than what it replaces.
+    let ether_type = frame.field::<PLAIN_HEADERS, 2>(0, ETHER_TYPE_AT)?;
+    let [version] = frame.field::<PLAIN_HEADERS, 1>(0, PLAIN)?;
+    let source = frame.field::<PLAIN_HEADERS, 4>(0, PLAIN + ipv4::SOURCE_AT)?;
+    let plain = u16::from_ne_bytes(ether_type) == IPV4.to_be() && version >> 4 == 4;
+    plain.then(|| u32::from_be_bytes(source))
+}
+
+/// Whether [`find_network`] finds IPv6 at [`PLAIN`].
+#[inline(always)]
+pub fn is_plain_ipv6<F: Frame + ?Sized>(frame: &F) -> bool {
+    frame.read(ETHER_TYPE_AT).map(u16::from_be_bytes) == Some(IPV6)
 }
 
 /// Finds the IP header.
