@@ -56,6 +56,11 @@ fn parse_is_total() {
 }
 
 #[test]
+fn plain_frames_need_no_walk() {
+    frames(property::plain_frames_need_no_walk);
+}
+
+#[test]
 fn appended_bytes_change_nothing() {
     frames(property::appended_bytes_change_nothing);
 }

@@ -37,7 +37,9 @@ mod program {
     use limiter_common::decide::{
         by_source, direct_ipv6, limit_ipv4, limit_ipv6, rest_ipv4, rest_ipv6, source_ipv6, whole_ipv4,
     };
-    use limiter_common::parse::{Network, PLAIN, find_network, find_plain_ipv4, is_direct_ipv6, is_plain_ipv6};
+    use limiter_common::parse::{
+        Network, PLAIN, find_network, find_plain_ipv4, is_direct_ipv6, is_plain_ipv6,
+    };
     use limiter_common::{Action, Address, Frame, Listing, Reason, Transport};
 
     use crate::account;

@@ -5,7 +5,7 @@
 
 pub use frames::{
     appended_bytes_change_nothing, blocked_source_never_passes, blocked_source_whatever_follows,
-    lists_come_first, parse_is_total,
+    lists_come_first, parse_is_total, plain_frames_need_no_walk,
 };
 pub use lists::{prefixes_contain_what_they_should, what_is_listed_is_the_union};
 pub use rates::{
@@ -23,6 +23,7 @@ pub type Property = fn(&[u8]);
 /// All of them, with names fit for files.
 pub const ALL: &[(&str, Property)] = &[
     ("parse_is_total", parse_is_total),
+    ("plain_frames_need_no_walk", plain_frames_need_no_walk),
     ("appended_bytes_change_nothing", appended_bytes_change_nothing),
     ("blocked_source_never_passes", blocked_source_never_passes),
     ("blocked_source_whatever_follows", blocked_source_whatever_follows),

@@ -56,6 +56,17 @@ pub fn parse_is_total(frame: &[u8]) {
     }
 }
 
+/// What is known of frames without tags by a few comparisons is what the walk through all headers finds.
+pub fn plain_frames_need_no_walk(frame: &[u8]) {
+    let (found, plain) = (parse::find_network(frame), parse::PLAIN);
+    if let Some(source) = parse::find_plain_ipv4(frame) {
+        assert_eq!(found, Ok(parse::Network::V4 { at: plain }));
+        let walked = parse::network(frame).map(|(packet, _)| packet.source);
+        assert_eq!(walked, Ok(Address::V4(source.to_be_bytes())));
+    }
+    assert_eq!(parse::is_plain_ipv6(frame), found == Ok(parse::Network::V6 { at: plain }));
+}
+
 /// What was found of a whole packet.
 fn found(frame: &[u8]) -> Result<(Packet, Header, Result<Transport, Reason>), Reason> {
     let (packet, header) = parse::network(frame)?;
