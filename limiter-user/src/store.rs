@@ -24,6 +24,7 @@ use crate::config::Action;
 use crate::enforcer::Now;
 use block::{Block, Id};
 use expiry::Boot;
+pub(crate) use file::set_aside;
 use file::{OpenError, guarded};
 
 /// The blocks of claims. The version of their format is in the name.
@@ -446,7 +447,7 @@ fn start_anew(
     now: Now,
     warnings: &mut Vec<String>,
 ) -> (Result<Database, String>, Records) {
-    let aside = match file::set_aside(path) {
+    let aside = match set_aside(path) {
         Ok(aside) => aside,
         Err(error) => {
             warnings.push(format!("{} is damaged ({why}) and cannot be set aside: {error}", path.display()));

@@ -86,7 +86,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 }
 
 /// Renames a damaged file; returns its new path.
-pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let numbered = |number: usize| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".corrupt-{number}"));
