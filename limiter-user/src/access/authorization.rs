@@ -120,9 +120,8 @@ mod tests {
     #[test]
     fn headers() {
         let secret = "0123456789abcdef".repeat(4);
-        let token = format!("lmt_k3f9a2xq_{secret}").replace('9', "7").replacen("k3f7", "k3f7", 1);
-        let secret = secret.replace('9', "7");
         let id = "k3f7a2xq";
+        let token = format!("lmt_{id}_{secret}");
         let expected = Presented { id, secret: bytes(&secret).unwrap() };
         for header in [format!("Bearer {token}"), format!("bearer {token}"), format!("BEARER   {token} ")] {
             assert_eq!(parse(&header), Ok(Credential::Token(expected)), "{header}");

@@ -132,12 +132,12 @@ mod tests {
         let owner = |alternative: &[SanType], common: &[&str]| {
             certificate(alternative, common).find(&clients).map(|client| client.owner.as_str())
         };
-        assert_eq!(owner(&[dns.clone()], &[]), Some("checkout.example.net"));
+        assert_eq!(owner(std::slice::from_ref(&dns), &[]), Some("checkout.example.net"));
         assert_eq!(
             owner(&[SanType::DnsName("Checkout.Example.NET".try_into().unwrap())], &[]),
             Some("checkout.example.net")
         );
-        assert_eq!(owner(&[uri.clone()], &["x"]), Some("spiffe://example.net/edge"));
+        assert_eq!(owner(std::slice::from_ref(&uri), &["x"]), Some("spiffe://example.net/edge"));
         assert_eq!(
             owner(&[uri, dns], &[]),
             Some("checkout.example.net"),

@@ -101,7 +101,7 @@ pub(super) fn parse(contents: &[u8]) -> Result<BTreeMap<String, Token>, String> 
         return Err(damaged("its hash does not fit"));
     }
     let document: Document =
-        serde_json::from_slice(json).map_err(|_| damaged("it is of another version of limiter"))?;
+        serde_json::from_slice(json).or_else(|_| Err(damaged("it is of another version of limiter")))?;
     if document.version != VERSION {
         return Err(format!("it is of version {}, this daemon knows {VERSION}", document.version));
     }
