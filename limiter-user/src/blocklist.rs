@@ -8,6 +8,7 @@
 mod claims;
 mod expiries;
 mod lengths;
+mod offences;
 mod owners;
 mod packed;
 mod reasons;
@@ -26,6 +27,7 @@ use crate::prefixes::Prefixes;
 use claims::{Claims, Stored};
 use expiries::Expiries;
 use lengths::Lengths;
+pub use offences::{Ladder, MAX_STEPS, Offence, Offences, Offender};
 use owners::Owners;
 pub use owners::{InvalidOwner, Owner, OwnerId, TooMany, is_name};
 pub use reasons::{MAX_ACTOR, MAX_REASON, actor, reason};
@@ -185,6 +187,11 @@ impl Blocklist {
     #[must_use]
     pub fn find_owner(&self, owner: &Owner) -> Option<OwnerId> {
         self.owners.find(owner)
+    }
+
+    /// All owners who were ever asked for.
+    pub fn owners(&self) -> impl Iterator<Item = (OwnerId, &Owner)> {
+        self.owners.iter()
     }
 
     #[must_use]

@@ -4,6 +4,7 @@ pub mod lists;
 
 mod access;
 mod api;
+mod escalation;
 mod file;
 mod policies;
 mod problem;
@@ -22,6 +23,7 @@ use crate::reports::Policy;
 
 pub use access::{Access, Client, ClientName, OAuth, Role};
 pub use api::Api;
+pub use escalation::Escalation;
 pub use problem::{Problem, Problems};
 
 /// Reads a configuration. Pure: no file that it names is opened.
@@ -42,6 +44,7 @@ pub struct Config {
     pub lists: Vec<List>,
     /// When reports become blocks.
     pub policies: Vec<Policy>,
+    pub escalation: Escalation,
     pub capacity: Capacity,
     pub control: Control,
     /// `None`: no API over TCP.

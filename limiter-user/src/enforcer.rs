@@ -24,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use crate::blocklist::Owner;
 use crate::config::{self, Action, Config};
 use crate::control::protocol::{
-    AddRequest, AddResponse, Claim, Explanation, ListStatus, Problem, ProblemKind, RemoveRequest,
+    AddRequest, AddResponse, Claim, Explanation, ListStatus, Offence, Problem, ProblemKind, RemoveRequest,
     RemoveResponse,
 };
 use crate::dataplane::Writer;
@@ -178,6 +178,8 @@ pub struct Lookup {
     pub entry: Entry,
     /// Claims on the address and on prefixes that contain it, both actions, narrowest first.
     pub claims: Vec<Claim>,
+    /// Who remembers it as an offender.
+    pub offences: Vec<Offence>,
 }
 
 /// A question to [`Handle::explain`].

@@ -8,6 +8,7 @@ mod block;
 mod crc;
 mod expiry;
 mod file;
+mod offences;
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -26,6 +27,8 @@ use block::{Block, Id};
 use expiry::Boot;
 pub(crate) use file::set_aside;
 use file::{OpenError, guarded};
+use offences::OFFENCES;
+pub use offences::Repeat;
 
 /// The blocks of claims. The version of their format is in the name.
 const CLAIMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("claims-3");
@@ -51,6 +54,7 @@ pub struct Record {
 pub enum Write {
     Put(Record),
     Delete { prefix: Prefix, action: Action, owner: Owner },
+    Repeat(Repeat),
 }
 
 /// The store, and what was in it.
@@ -74,6 +78,7 @@ pub struct Records {
     boot: Boot,
     len: usize,
     owners: BTreeSet<Owner>,
+    repeats: Vec<Repeat>,
 }
 
 /// A key and its value.
@@ -81,7 +86,7 @@ type RawBlock = (Box<[u8]>, Box<[u8]>);
 
 impl Records {
     fn none(boot: Boot) -> Self {
-        Self { blocks: Vec::new(), boot, len: 0, owners: BTreeSet::new() }
+        Self { blocks: Vec::new(), boot, len: 0, owners: BTreeSet::new(), repeats: Vec::new() }
     }
 
     #[must_use]
@@ -97,6 +102,12 @@ impl Records {
     /// Whose they are.
     pub fn owners(&self) -> impl Iterator<Item = &Owner> {
         self.owners.iter()
+    }
+
+    /// Whom to remember, beside the claims.
+    #[must_use]
+    pub fn repeats(&self) -> &[Repeat] {
+        &self.repeats
     }
 
     /// Each of them; those with prefixes that are near each other in a row.
@@ -237,11 +248,17 @@ impl Store {
             Ok(database) => database,
             Err(why) => return Err(self.refusal(why)),
         };
-        let mut sorted: Vec<(Id, &Write)> = writes.iter().map(|write| (Id::of(write), write)).collect();
+        let mut sorted: Vec<(Id, &Write)> =
+            writes.iter().filter_map(|write| Some((Id::of(write)?, write))).collect();
+        let repeats = writes.iter().filter_map(|write| match write {
+            Write::Repeat(repeat) => Some(repeat),
+            Write::Put(_) | Write::Delete { .. } => None,
+        });
+        let repeats: Vec<&Repeat> = repeats.collect();
         // Neighbours share blocks. Stable: of two writes to one claim the later one counts.
         sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
         let boot = here(self.boot_id, now);
-        if let Err(error) = guarded(|| write(database, &sorted, boot, durability)) {
+        if let Err(error) = guarded(|| write(database, &sorted, &repeats, boot, durability)) {
             let why = error.to_string();
             let refusal = self.refusal(&why);
             // After an error the library refuses everything until the file is opened again.
@@ -258,10 +275,11 @@ fn here(id: [u8; 16], now: Now) -> Boot {
     Boot { id, wall: expiry::wall_nanos(now), boot: now.boot }
 }
 
-/// Makes `writes`, which are sorted.
+/// Makes `writes`, which are sorted, and remembers `repeats`.
 fn write(
     database: &Database,
     writes: &[(Id, &Write)],
+    repeats: &[&Repeat],
     boot: Boot,
     durability: Durability,
 ) -> Result<(), redb::Error> {
@@ -297,6 +315,7 @@ fn write(
             rest = later;
         }
     }
+    offences::write(&transaction, repeats)?;
     transaction.commit()?;
     Ok(())
 }
@@ -320,6 +339,10 @@ impl Contents {
         if !self.records.take(key, value) {
             self.unreadable += 1;
         }
+    }
+
+    fn take_repeat(&mut self, key: &[u8], value: &[u8]) {
+        self.records.repeats.extend(Repeat::decode(key, value));
     }
 
     fn take_version_2(&mut self, key: &[u8], value: &[u8]) {
@@ -402,6 +425,7 @@ fn read(database: &impl ReadableDatabase, boot: Boot) -> Result<Contents, redb::
     let mut contents = Contents::nothing(boot);
     let transaction = database.begin_read()?;
     for_each(&transaction, CLAIMS, |key, value| contents.take(key, value))?;
+    for_each(&transaction, OFFENCES, |key, value| contents.take_repeat(key, value))?;
     for_each(&transaction, CLAIMS_2, |key, value| contents.take_version_2(key, value))?;
     Ok(contents)
 }
@@ -464,7 +488,8 @@ fn start_anew(
     let state =
         open_file(path, boot_id, now).map(|(database, _)| database).map_err(|error| error.to_string());
     let mut store = Store { path: path.to_owned(), boot_id, state, later: false };
-    let writes: Vec<Write> = saved.iter().map(Write::Put).collect();
+    let repeats = saved.repeats().iter().cloned().map(Write::Repeat);
+    let writes: Vec<Write> = saved.iter().map(Write::Put).chain(repeats).collect();
     if let Err(NotStored(why)) = store.commit(&writes, now) {
         warnings.push(format!("the claims that were read are in force but not stored: {why}"));
     }
@@ -480,8 +505,11 @@ fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Records {
         let mut builder = redb::Builder::new();
         let database = builder.set_cache_size(CACHE).open(path)?;
         let transaction = database.begin_read()?;
-        let tables: [(_, fn(&mut Contents, &[u8], &[u8])); 2] =
-            [(CLAIMS, Contents::take), (CLAIMS_2, Contents::take_version_2)];
+        let tables: [(_, fn(&mut Contents, &[u8], &[u8])); 3] = [
+            (CLAIMS, Contents::take),
+            (CLAIMS_2, Contents::take_version_2),
+            (OFFENCES, Contents::take_repeat),
+        ];
         for (table, take) in tables {
             let table = match transaction.open_table(table) {
                 Err(redb::TableError::TableDoesNotExist(_)) => continue,

@@ -144,6 +144,11 @@ impl Owners {
         u16::try_from(at).ok().map(OwnerId)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (OwnerId, &Owner)> {
+        // There are no more than have a number.
+        (0..u16::MAX).zip(&self.0).map(|(id, (owner, _))| (OwnerId(id), owner))
+    }
+
     pub(super) fn get(&self, id: OwnerId) -> &Owner {
         self.0.get(usize::from(id.0)).map_or(&Owner::Operator, |(owner, _)| owner)
     }

@@ -29,6 +29,7 @@ pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: 
     let request = AddRequest {
         prefixes,
         seconds: add.lifetime.seconds(),
+        escalate: false,
         reason: add.reason.clone(),
         force: add.force,
         ssh_peer: session.ssh_peer.clone(),

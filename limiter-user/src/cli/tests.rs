@@ -163,6 +163,7 @@ fn an_explanation() {
         reason: "blocked".to_owned(),
         text: "the source is on a block list".to_owned(),
         claims: vec![claim(), list_claim()],
+        offences: Vec::new(),
         limits: vec![AppliedLimit {
             interface: "eth0".to_owned(),
             rule: "dns".to_owned(),
@@ -176,6 +177,7 @@ fn an_explanation() {
         reason: "passed".to_owned(),
         text: "nothing spoke against it".to_owned(),
         claims: Vec::new(),
+        offences: Vec::new(),
         limits: Vec::new(),
         ..blocked.clone()
     };

@@ -9,6 +9,7 @@ use limiter_common::slots::WAYS;
 use toml::de::DeTable;
 
 use super::api;
+use super::escalation;
 use super::policies;
 use super::problem::Problems;
 use super::reader::{self, Report, Table, Value, nearest};
@@ -65,6 +66,7 @@ fn config(mut root: Table<'_>) -> Config {
     }
     rules::compile(&rules, &mut interfaces);
     let policies = policies::read(&mut root);
+    let escalation = escalation::read(root.section("escalation"));
 
     let capacity = capacity(root.section("capacity"));
     let control = control(root.section("control"));
@@ -79,6 +81,7 @@ fn config(mut root: Table<'_>) -> Config {
         interfaces,
         lists,
         policies,
+        escalation,
         capacity,
         control,
         api,

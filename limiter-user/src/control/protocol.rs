@@ -14,6 +14,10 @@ pub struct AddRequest {
     /// Seconds; absent for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
+    /// For longer each time, as `[escalation]` of the configuration says; blocks only, and without `seconds`. While the
+    /// last such block of an address runs, nothing changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub escalate: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Past the guards; operators only.
@@ -40,6 +44,18 @@ pub struct AddResponse {
     /// Blocked but also allowed, so not dropped. Prefixes; at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadowed_by_allow: Vec<String>,
+    /// How long escalating blocks last that begin now; at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub escalated: Vec<Escalated>,
+}
+
+/// A block whose time depends on those before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalated {
+    pub prefix: String,
+    /// From 1: the step of the ladder.
+    pub level: u8,
+    pub seconds: u64,
 }
 
 /// Asks for claims to be taken back. Those of others stay in force, and are told.
@@ -53,6 +69,12 @@ pub struct RemoveRequest {
     /// Whoever claims it, but for the files of lists; operators only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_owners: bool,
+    /// Everything that `owner`, which has to be named, claims; without `prefixes`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// With `all`: refuses unless it would remove so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,8 +132,25 @@ pub struct Explanation {
     pub text: String,
     /// All claims on the address and on prefixes that contain it, narrowest first.
     pub claims: Vec<Claim>,
+    /// Who would block it for longer next time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offences: Vec<Offence>,
     /// The limits the packet is held to, on each interface.
     pub limits: Vec<AppliedLimit>,
+}
+
+/// What an owner remembers of an address that it blocked before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offence {
+    pub owner: String,
+    /// The address, or the IPv6 /64 that counts as one.
+    pub offender: String,
+    /// What is left of the level by now.
+    pub level: u8,
+    /// When the last block ends, or would have ended.
+    pub ends: String,
+    /// When nothing is left, if no other block begins.
+    pub forgotten: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -60,6 +60,7 @@ pub(super) fn explain(
         reason: reason.label().to_owned(),
         text: reason.text().to_owned(),
         claims: lookup.claims,
+        offences: lookup.offences,
         limits: applied,
     })
 }

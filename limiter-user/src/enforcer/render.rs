@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use limiter_common::Nanos;
 
 use super::Now;
-use crate::blocklist::{self, Blocklist};
+use crate::blocklist::{self, Blocklist, Ladder, Offence, Offender, Owner};
 use crate::config::Action;
 use crate::control::protocol;
 
@@ -28,6 +28,25 @@ pub(super) fn claim(list: &Blocklist, claim: blocklist::Claim, now: Now) -> prot
         packets: None,
         last_seen: None,
     }
+}
+
+/// What `owner` remembers of an offender; `None` if nothing is left of it.
+pub(super) fn offence(
+    owner: &Owner,
+    offender: Offender,
+    offence: Offence,
+    ladder: &Ladder,
+    now: Now,
+) -> Option<protocol::Offence> {
+    let level = offence.level_at(ladder, seconds(now.wall));
+    let moment = |seconds: u64| time(UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    (level > 0).then(|| protocol::Offence {
+        owner: owner.to_string(),
+        offender: offender.prefix().to_string(),
+        level,
+        ends: moment(offence.ends),
+        forgotten: moment(offence.forgotten(ladder)),
+    })
 }
 
 impl Now {

@@ -1,6 +1,8 @@
 //! The thread of the enforcer.
 
 mod import;
+mod purge;
+mod together;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -18,17 +20,19 @@ use super::{
     render,
 };
 use crate::admission::{self, Admitted, Guards};
-use crate::blocklist::{Blocklist, Claim, Edit, Key, Outcome, Owner, OwnerId, reason};
+use crate::blocklist::{Blocklist, Claim, Edit, Key, Offences, Offender, Outcome, Owner, OwnerId, reason};
 use crate::config::lists::Parsed;
-use crate::config::{Action, Config};
-use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest, RemoveResponse};
+use crate::config::{Action, Config, Escalation};
+use crate::control::protocol::{AddResponse, RemoveRequest, RemoveResponse};
 use crate::dataplane::{ApplyError, Change, Table};
 use crate::heap;
 use crate::host::Lifelines;
 use crate::prefixes::Prefixes;
-use crate::store::{NotStored, Record, Store, Write};
+use crate::store::{NotStored, Record, Repeat, Store, Write};
 use crate::telemetry::DECISION;
 use import::{Asked, Import, not_kept};
+use purge::Purge;
+use together::Together;
 
 /// Edits that are made before other requests get their turn.
 const PART: usize = 1 << 15;
@@ -54,6 +58,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 pub(super) struct Worker {
     list: Blocklist,
+    offences: Offences,
     store: Store,
     /// While what is stored could not be read: what was decided meanwhile, which outranks it.
     unseen: Option<HashSet<Key>>,
@@ -80,6 +85,7 @@ pub(super) struct Worker {
 enum Long {
     Import(Action, Parsed, ImportOptions, Caller, Reply<AddResponse>),
     Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
+    Purge(Action, RemoveRequest, Caller, Reply<RemoveResponse>),
 }
 
 /// Edits in the order in which they are made, a turn's work each.
@@ -98,6 +104,7 @@ struct Work {
 enum Job {
     Import(Import),
     Reload(Reloading),
+    Purge(Purge),
 }
 
 /// A reload that was planned.
@@ -136,8 +143,12 @@ impl Worker {
             Some(Claim { key: Key { prefix, action, owner }, terms })
         }));
 
+        let offences = remembered(&mut list, &config.escalation, records.repeats());
+        drop(records);
+
         let mut worker = Self {
             list,
+            offences,
             store: opened.store,
             unseen: opened.unseen.then(HashSet::new),
             kernel,
@@ -269,16 +280,13 @@ impl Worker {
     pub(super) fn run(mut self, commands: &Receiver<Command>) -> Option<oneshot::Sender<()>> {
         loop {
             let alive = if self.work.is_some() || !self.waiting.is_empty() {
-                self.turn(commands)
+                self.turn(None, commands)
             } else if self.stopping.is_some() {
                 self.settle();
                 return self.stopping;
             } else {
                 match commands.recv_timeout(self.idle()) {
-                    Ok(command) => {
-                        self.serve(command);
-                        true
-                    }
+                    Ok(command) => self.turn(Some(command), commands),
                     Err(RecvTimeoutError::Timeout) => {
                         self.settle();
                         true
@@ -322,7 +330,8 @@ impl Worker {
         let decided = self.unseen.take();
         let recovered = reason(RECOVERED);
         let mut stored = Vec::with_capacity(records.len());
-        let (mut found, mut writes) = (Vec::new(), Vec::new());
+        let (mut found, mut writes) =
+            (Vec::new(), self.remember_stored(records.repeats(), decided.is_some()));
         for Record { prefix, action, owner, terms } in records.iter() {
             let id = self.list.owner(&owner).ok().filter(|_| owner.is_stored());
             let Some(id) = id else { continue };
@@ -353,6 +362,32 @@ impl Worker {
         self.store.commit(writes.get(writes.len().saturating_sub(1)..).unwrap_or_default(), now)
     }
 
+    /// Compares what is remembered of offenders with what is stored, which is taken over if it is `news`. Returns what has
+    /// to be written for both to be the same.
+    fn remember_stored(&mut self, stored: &[Repeat], news: bool) -> Vec<Write> {
+        let (mut same, mut writes) = (Vec::new(), Vec::new());
+        for repeat in stored {
+            let Some(offender) =
+                self.list.owner(&repeat.owner).ok().map(|id| Offender::new(repeat.offender, id))
+            else {
+                continue;
+            };
+            if news && self.offences.get(offender).is_none() {
+                let ladder = self.config.escalation.of(&repeat.owner);
+                self.offences.set(offender, repeat.offence, ladder);
+            }
+            if self.offences.get(offender) == repeat.offence {
+                same.push(offender);
+            } else if self.offences.get(offender).is_none() {
+                writes.push(Write::Repeat(Repeat { offence: None, ..repeat.clone() }));
+            }
+        }
+        same.sort_unstable();
+        let differ = self.offences.iter().filter(|(offender, _)| same.binary_search(offender).is_err());
+        writes.extend(differ.map(|(offender, _)| Write::Repeat(self.repeat(offender))));
+        writes
+    }
+
     /// Notes what was decided while it is not known what is stored.
     fn decide(&mut self, keys: impl Iterator<Item = Key>) {
         if let Some(decided) = &mut self.unseen {
@@ -373,16 +408,24 @@ impl Worker {
         })
     }
 
-    /// Answers some of what waits. False if nobody is left to ask.
-    fn turn(&mut self, commands: &Receiver<Command>) -> bool {
+    /// Answers `first` and some of what waits behind it. False if nobody is left to ask.
+    fn turn(&mut self, first: Option<Command>, commands: &Receiver<Command>) -> bool {
+        let (mut first, mut together, mut alive) = (first, Together::default(), true);
         for _ in 0..TURN {
-            match commands.try_recv() {
-                Ok(command) => self.serve(command),
-                Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => return false,
+            match first.take().map_or_else(|| commands.try_recv(), Ok) {
+                Ok(command) => self.serve(command, &mut together),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    alive = false;
+                    break;
+                }
+            }
+            if together.is_full() {
+                break;
             }
         }
-        true
+        self.finish(&mut together);
+        alive
     }
 
     /// How long nothing has to be done.
@@ -393,15 +436,17 @@ impl Worker {
         (Duration::from_nanos(left.0) + Duration::from_millis(1)).min(LOOK_AROUND)
     }
 
-    fn serve(&mut self, command: Command) {
+    /// Answers a command, or begins what is answered when `together` is finished.
+    fn serve(&mut self, command: Command, together: &mut Together) {
         match command {
             Command::Add(action, request, caller, reply) => {
-                let answer = self.add(action, request, &caller);
-                self.answer(reply, answer);
+                self.add(together, action, request, &caller, reply);
+            }
+            Command::Remove(action, request, caller, reply) if request.all => {
+                self.waiting.push_back(Long::Purge(action, request, caller, reply));
             }
             Command::Remove(action, request, caller, reply) => {
-                let answer = self.remove(action, &request, &caller);
-                self.answer(reply, answer);
+                self.remove(together, action, &request, &caller, reply);
             }
             Command::Page(action, owner, after, limit, reply) => {
                 drop(reply.send(Ok(self.page(action, owner.as_ref(), after, limit))));
@@ -424,26 +469,6 @@ impl Worker {
         self.publish();
         // An error means that whoever asked has gone away.
         let _ = reply.send(answer);
-    }
-
-    fn add(&mut self, action: Action, request: AddRequest, caller: &Caller) -> Result<AddResponse, Error> {
-        self.mend();
-        let prefixes = prefixes(&request.prefixes)?;
-        let AddRequest { seconds, reason, force, ssh_peer, owner, .. } = request;
-        let options = ImportOptions { seconds, reason, force, ssh_peer, owner };
-        let owner = self.owner(caller, options.owner.as_deref())?;
-        let admitted = self.admit(action, prefixes, &options, caller)?;
-        self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
-        let asked = self.asked(&options, owner, caller);
-        let mut response = AddResponse::default();
-        let edits = self.edits(action, admitted.prefixes().iter(), &asked, &mut response);
-        lists::room(&self.list, self.config.capacity, &edits).map_err(Error::Full)?;
-        self.touch(&edits);
-        match action {
-            Action::Block => self.make_at_once(edits)?,
-            Action::Allow => self.make_at_any_rate(edits)?,
-        }
-        Ok(response)
     }
 
     /// Whose claims a request is about: the caller's, or those of `named`, which only operators may say.
@@ -555,7 +580,6 @@ impl Worker {
     ) -> Vec<Edit> {
         let now = (self.clock)().boot;
         let mut edits = Vec::with_capacity(prefixes.size_hint().0);
-        let any_allowed = action == Action::Block && self.list.totals().allows > 0;
         for prefix in prefixes {
             let key = Key { prefix, action, owner: asked.owner };
             let former = self.list.get(key).filter(|claim| claim.terms.until > now).map(|claim| claim.terms);
@@ -571,11 +595,17 @@ impl Worker {
             if same != Some(true) || self.work.is_some() {
                 edits.push(Edit::Set(Claim { key, terms: asked.terms(created) }));
             }
-            if any_allowed && response.shadowed_by_allow.len() < TOLD && self.list.entry(prefix).allows(now) {
-                response.shadowed_by_allow.push(prefix.to_string());
-            }
+            self.tell_shadowed(action, prefix, now, response);
         }
         edits
+    }
+
+    /// Says so if a block does nothing because of an allow.
+    fn tell_shadowed(&self, action: Action, prefix: Prefix, now: Nanos, response: &mut AddResponse) {
+        let any_allowed = action == Action::Block && self.list.totals().allows > 0;
+        if any_allowed && response.shadowed_by_allow.len() < TOLD && self.list.entry(prefix).allows(now) {
+            response.shadowed_by_allow.push(prefix.to_string());
+        }
     }
 
     /// Splits edits into parts, in an order in which they have room.
@@ -587,46 +617,6 @@ impl Worker {
             Order::LowerFirst => (lowers, raises),
         };
         Ok([first, second].iter().flat_map(|edits| edits.chunks(PART)).map(<[Edit]>::to_vec).collect())
-    }
-
-    /// Makes edits durable, then makes them in the kernel; all or none.
-    fn make(&mut self, edits: Vec<Edit>) -> Result<(), Error> {
-        let writes = self.writes_of(&edits);
-        let outcome = self.list.apply(edits);
-        if let Err(NotStored(why)) = self.store.commit(&writes, (self.clock)()) {
-            return Err(self.give_up(outcome.undo, &why));
-        }
-        self.install(outcome).map(|_| ())
-    }
-
-    /// The same for blocks that are added, which do not wait for the disk before they drop: in force, then durable, and
-    /// taken back if the disk refuses. Nobody was told yet that they are there.
-    fn make_at_once(&mut self, edits: Vec<Edit>) -> Result<(), Error> {
-        let writes = self.writes_of(&edits);
-        let outcome = self.list.apply(edits);
-        let undo = self.install(outcome)?;
-        if let Err(NotStored(why)) = self.store.commit(&writes, (self.clock)()) {
-            self.take_back(undo);
-            return Err(not_kept(&why));
-        }
-        Ok(())
-    }
-
-    /// The same for edits that let somebody through: where nothing can be stored any more, nobody shall be locked out
-    /// for it. They are in force then, but the answer is an error all the same.
-    fn make_at_any_rate(&mut self, edits: Vec<Edit>) -> Result<(), Error> {
-        let keys: Vec<Key> = edits.iter().map(Edit::key).collect();
-        let writes = self.writes_of(&edits);
-        let outcome = self.list.apply(edits);
-        let stored = self.store.commit(&writes, (self.clock)());
-        self.install(outcome)?;
-        self.decide(keys.into_iter());
-        // What is not stored now is stored when the store is opened again.
-        stored.map_err(|NotStored(why)| {
-            Error::NotDurable(format!(
-                "in force, but a restart would undo it until the state can be written: {why}"
-            ))
-        })
     }
 
     /// Makes a part of a long request. The answer comes after the last part, and so does the wait for the disk.
@@ -658,14 +648,19 @@ impl Worker {
         Ok(outcome.undo)
     }
 
-    /// Takes edits back that were made only in part.
-    fn take_back(&mut self, undo: Vec<Edit>) {
-        let writes = self.writes_of(&undo);
+    /// Takes edits back that were made in the kernel, but are not stored.
+    fn take_out_of_force(&mut self, undo: Vec<Edit>) {
         let changes = self.list.apply(undo).changes;
         self.kernel.apply_what_fits(changes, &[], &self.list);
         if let Some(problem) = self.kernel.problem() {
             tracing::error!("taking back a failed request: {problem}");
         }
+    }
+
+    /// Takes edits back that were made only in part.
+    fn take_back(&mut self, undo: Vec<Edit>) {
+        let writes = self.writes_of(&undo);
+        self.take_out_of_force(undo);
         if let Err(NotStored(why)) = self.store.commit(&writes, (self.clock)()) {
             tracing::warn!("taking back a failed request: {why}");
         }
@@ -687,77 +682,6 @@ impl Worker {
             Edit::Set(claim) => Write::Put(Record { prefix, action, owner, terms: claim.terms.clone() }),
             Edit::Remove(_) => Write::Delete { prefix, action, owner },
         })
-    }
-
-    fn remove(
-        &mut self,
-        action: Action,
-        request: &RemoveRequest,
-        caller: &Caller,
-    ) -> Result<RemoveResponse, Error> {
-        self.mend();
-        let owner = self.owner(caller, request.owner.as_deref())?;
-        if request.all_owners && caller.owner != Owner::Operator {
-            let detail = "only operators may take back what others claim; nothing was changed";
-            return Err(Error::Denied(detail.to_owned()));
-        }
-        if request.all_owners && request.owner.is_some() {
-            let detail = "give an owner or all_owners, not both".to_owned();
-            return Err(Error::Invalid { detail, items: Vec::new() });
-        }
-        let mut prefixes = prefixes(&request.prefixes)?;
-        prefixes.sort();
-        let now = (self.clock)().boot;
-        let mut response = RemoveResponse::default();
-        let mut edits = Vec::new();
-        for prefix in prefixes.iter() {
-            let before = edits.len();
-            if request.all_owners {
-                let claims = self.list.on(prefix).filter(|claim| {
-                    claim.key.action == action && self.list.owner_of(claim.key.owner).is_stored()
-                });
-                let live = claims.filter(|claim| claim.terms.until > now);
-                edits.extend(live.map(|claim| Edit::Remove(claim.key)));
-            } else {
-                let key = Key { prefix, action, owner };
-                let live = self.list.get(key).filter(|claim| claim.terms.until > now);
-                edits.extend(live.map(|claim| Edit::Remove(claim.key)));
-            }
-            if edits.len() > before {
-                response.removed += 1;
-            } else {
-                response.missing.push(prefix.to_string());
-            }
-        }
-        self.touch(&edits);
-        match action {
-            Action::Block => self.make_at_any_rate(edits)?,
-            Action::Allow => self.make(edits)?,
-        }
-        if let (Some(_), Some(why)) = (&self.unseen, self.store.problem())
-            && !response.missing.is_empty()
-        {
-            let error = format!("what is stored cannot be read, and so not be removed for good: {why}");
-            let asked = prefixes.iter().map(|prefix| Key { prefix, action, owner });
-            self.decide(asked.collect::<Vec<_>>().into_iter());
-            return Err(Error::NotDurable(error));
-        }
-        for prefix in prefixes.iter() {
-            let others = self
-                .list
-                .covering(prefix)
-                .into_iter()
-                .filter(|claim| claim.key.action == action && claim.terms.until > now);
-            for claim in others.take(TOLD.saturating_sub(response.still_listed.len())) {
-                let owner = self.list.owner_of(claim.key.owner);
-                response.still_listed.push(if claim.key.prefix == prefix {
-                    format!("{prefix} by {owner}")
-                } else {
-                    format!("{prefix} in {} by {owner}", claim.key.prefix)
-                });
-            }
-        }
-        Ok(response)
     }
 
     fn page(&self, action: Action, owner: Option<&Owner>, after: Option<Cursor>, limit: usize) -> Page {
@@ -806,7 +730,12 @@ impl Worker {
         claims.retain(|claim| claim.terms.until > now.boot);
         let claims = claims.into_iter().map(|claim| render::claim(&self.list, claim, now)).collect();
         let entry = self.list.entry_of(host, |prefix| !self.kernel.is_missing(prefix));
-        Lookup { now, entry, claims }
+        let offences = self.list.owners().filter_map(|(id, owner)| {
+            let offender = Offender::new(host, id);
+            let (offence, ladder) = (self.offences.get(offender)?, self.config.escalation.of(owner));
+            render::offence(owner, offender, offence, ladder, now)
+        });
+        Lookup { now, entry, claims, offences: offences.collect() }
     }
 
     /// Makes the next part of a long request, or begins one.
@@ -820,6 +749,9 @@ impl Worker {
                 Some(Long::Import(action, parsed, options, caller, reply)) => {
                     self.begin_import(action, parsed, &options, &caller, reply).map(Job::Import)
                 }
+                Some(Long::Purge(action, request, caller, reply)) => {
+                    self.begin_purge(action, &request, &caller, reply).map(Job::Purge)
+                }
                 Some(Long::Reload(config, files, reply)) => {
                     self.begin_reload(config, files, reply).map(Job::Reload)
                 }
@@ -831,6 +763,7 @@ impl Worker {
         let done = match &mut work.job {
             Job::Import(import) => self.import_part(import),
             Job::Reload(reloading) => self.reload_part(reloading),
+            Job::Purge(purge) => self.purge_part(purge),
         };
         match done {
             Ok(false) => self.work = Some(work),
@@ -859,6 +792,8 @@ impl Worker {
                 self.config = former;
                 self.answer(reply, Err(error));
             }
+            // What is out of force stays so, as was asked.
+            Job::Purge(purge) => self.answer(purge.reply, Err(error)),
         }
     }
 
@@ -866,6 +801,7 @@ impl Worker {
         self.kernel.expect(std::iter::empty());
         match job {
             Job::Import(import) => self.end_import(import),
+            Job::Purge(purge) => self.end_purge(purge),
             Job::Reload(Reloading { lists, sentences, reply, .. }) => {
                 self.lists = lists;
                 self.answer(reply, Ok(sentences));
@@ -939,9 +875,11 @@ impl Worker {
         if self.list.next_expiry().is_none_or(|next| next > now.boot) {
             return;
         }
+        let mut forgotten = self.forget(now);
         let outcome = self.list.expire(now.boot, EXPIRED);
         let gone = outcome.undo.iter().map(|edit| Edit::Remove(edit.key()));
-        let writes: Vec<Write> = gone.filter_map(|edit| self.write_of(&edit)).collect();
+        let mut writes: Vec<Write> = gone.filter_map(|edit| self.write_of(&edit)).collect();
+        writes.append(&mut forgotten);
         for action in [Action::Block, Action::Allow] {
             decide_expired(action, &outcome.undo);
         }
@@ -950,6 +888,19 @@ impl Worker {
         if let Err(NotStored(why)) = self.store.commit_later(&writes, now) {
             tracing::warn!("taking out expired entries: {why}");
         }
+    }
+
+    /// Forgets some offenders, of whom nothing is left.
+    fn forget(&mut self, now: Now) -> Vec<Write> {
+        let mut writes = Vec::new();
+        while writes.len() < EXPIRED
+            && let Some((offender, _)) = self
+                .offences
+                .pop(|owner| self.config.escalation.of(self.list.owner_of(owner)), render::seconds(now.wall))
+        {
+            writes.push(Write::Repeat(self.repeat(offender)));
+        }
+        writes
     }
 
     /// Tells what is different.
@@ -987,6 +938,17 @@ impl Worker {
             modified
         });
     }
+}
+
+/// What is stored of offenders, as it is kept here.
+fn remembered(list: &mut Blocklist, escalation: &Escalation, stored: &[Repeat]) -> Offences {
+    let mut offences = Offences::default();
+    for Repeat { offender, owner, offence } in stored {
+        if let Ok(id) = list.owner(owner) {
+            offences.set(Offender::new(*offender, id), *offence, escalation.of(owner));
+        }
+    }
+    offences
 }
 
 /// Records the end of the claims of `action` that `undo` would bring back: one event, however many they are.

@@ -61,12 +61,35 @@ pub(super) struct Id {
 }
 
 impl Id {
-    pub(super) fn of(write: &Write) -> Self {
+    /// `None` if it is not about a claim.
+    pub(super) fn of(write: &Write) -> Option<Self> {
         let (prefix, action, owner) = match write {
             Write::Put(Record { prefix, action, owner, .. }) => (prefix, action, owner),
             Write::Delete { prefix, action, owner } => (prefix, action, owner),
+            Write::Repeat(_) => return None,
         };
-        Self { prefix: *prefix, action: *action, owner: owner.clone() }
+        Some(Self::new(*prefix, *action, owner.clone()))
+    }
+
+    pub(super) fn new(prefix: Prefix, action: Action, owner: Owner) -> Self {
+        Self { prefix, action, owner }
+    }
+
+    pub(super) fn prefix_and_owner(self) -> (Prefix, Owner) {
+        (self.prefix, self.owner)
+    }
+
+    /// The way back from [`Self::bytes`].
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let address = match bytes.first()? {
+            4 => 4,
+            6 => 16,
+            _ => return None,
+        };
+        // Family, address, length, action, owner.
+        let name = bytes.len().checked_sub(1 + address + 3)?;
+        let mut rest = bytes;
+        decode_id(&mut rest, name)
     }
 
     /// The key of a block that begins with it.
@@ -326,7 +349,8 @@ mod tests {
     }
 
     fn merged(block: &mut Block, writes: &[Write]) {
-        let mut writes: Vec<(Id, &Write)> = writes.iter().map(|write| (Id::of(write), write)).collect();
+        let mut writes: Vec<(Id, &Write)> =
+            writes.iter().map(|write| (Id::of(write).unwrap(), write)).collect();
         writes.sort_by(|(a, _), (b, _)| a.cmp(b));
         block.merge(&writes, BOOT);
     }

@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::config;
+use crate::control::protocol::AddRequest;
 use crate::dataplane::Writer;
 use crate::dataplane::memory::MemoryDataplane;
 
@@ -38,6 +39,21 @@ fn started_over(directory: &Path, clock: fn() -> Now, writer: Box<dyn Writer>) -
     Worker::new(parameters, publish).unwrap().0
 }
 
+/// What a single request would do, with a commit of its own.
+fn add_now(worker: &mut Worker, action: Action, request: AddRequest) -> Result<AddResponse, Error> {
+    let (mut together, (reply, mut answer)) = (Together::default(), oneshot::channel());
+    worker.add(&mut together, action, request, &Caller::operator(0), reply);
+    worker.finish(&mut together);
+    answer.try_recv().unwrap()
+}
+
+fn remove_now(worker: &mut Worker, action: Action, request: &RemoveRequest) -> Result<RemoveResponse, Error> {
+    let (mut together, (reply, mut answer)) = (Together::default(), oneshot::channel());
+    worker.remove(&mut together, action, request, &Caller::operator(0), reply);
+    worker.finish(&mut together);
+    answer.try_recv().unwrap()
+}
+
 fn add(worker: &mut Worker, prefix: &str) {
     let request = AddRequest {
         prefixes: vec![prefix.to_owned()],
@@ -45,7 +61,7 @@ fn add(worker: &mut Worker, prefix: &str) {
         reason: None,
         ..AddRequest::default()
     };
-    worker.add(Action::Block, request, &Caller::operator(0)).unwrap();
+    add_now(worker, Action::Block, request).unwrap();
 }
 
 /// What a restart over an empty kernel puts in force.
@@ -99,7 +115,7 @@ fn an_import_that_cannot_be_stored_is_taken_back() {
             reason: None,
             ..AddRequest::default()
         };
-        worker.add(Action::Block, request, &Caller::operator(0)).unwrap();
+        add_now(worker, Action::Block, request).unwrap();
     };
     add(&mut worker, address(5), &seconds(60));
     add(&mut worker, address(6), &seconds(60));
@@ -116,7 +132,7 @@ fn an_import_that_cannot_be_stored_is_taken_back() {
     assert!(answer.try_recv().is_err());
     add(&mut worker, address(6), &seconds(70));
     let request = RemoveRequest { prefixes: vec![address(7).to_string()], ..RemoveRequest::default() };
-    worker.remove(Action::Block, &request, &Caller::operator(0)).unwrap();
+    remove_now(&mut worker, Action::Block, &request).unwrap();
     worker.store.fail();
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
@@ -174,17 +190,12 @@ fn blocks_are_in_force_before_they_are_stored_and_nothing_else_is() {
         move |worker: &mut Worker| {
             let request =
                 AddRequest { prefixes: prefixes(), seconds: None, reason: None, ..AddRequest::default() };
-            worker.add(action, request, &Caller::operator(0)).unwrap();
+            add_now(worker, action, request).unwrap();
         }
     };
     let remove = |action: Action| {
         move |worker: &mut Worker| {
-            worker
-                .remove(
-                    action,
-                    &RemoveRequest { prefixes: prefixes(), ..RemoveRequest::default() },
-                    &Caller::operator(0),
-                )
+            remove_now(worker, action, &RemoveRequest { prefixes: prefixes(), ..RemoveRequest::default() })
                 .unwrap();
         }
     };
@@ -220,15 +231,12 @@ fn what_a_failed_commit_left_in_the_store_goes() {
     let directory = tempfile::tempdir().unwrap();
     let (mut worker, kernel) = started(directory.path());
     add(&mut worker, "192.0.2.1");
-    worker.store.fail();
     let request = RemoveRequest { prefixes: vec!["192.0.2.1".to_owned()], ..RemoveRequest::default() };
-    // Not opened again yet.
-    let edits = vec![Edit::Remove(Key {
-        prefix: request.prefixes[0].parse().unwrap(),
-        action: Action::Block,
-        owner: worker.operator,
-    })];
-    assert!(matches!(worker.make_at_any_rate(edits), Err(Error::NotDurable(_))));
+    let (mut together, (reply, mut answer)) = (Together::default(), oneshot::channel());
+    worker.remove(&mut together, Action::Block, &request, &Caller::operator(0), reply);
+    worker.store.fail();
+    worker.finish(&mut together);
+    assert!(matches!(answer.try_recv().unwrap(), Err(Error::NotDurable(_))));
     assert_eq!(kernel.lists().len(), 0);
     worker.settle();
     drop(worker);
@@ -248,7 +256,7 @@ fn the_end_of_blocks_is_recorded() {
             reason: None,
             ..AddRequest::default()
         };
-        worker.add(Action::Block, request, &Caller::operator(0)).unwrap();
+        add_now(&mut worker, Action::Block, request).unwrap();
     };
     block(10, 1..3);
     block(20, 100..200);

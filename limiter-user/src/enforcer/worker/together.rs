@@ -1,0 +1,405 @@
+//! Short requests. Those that are waiting share a commit, since each waits for the disk, however little it writes.
+//!
+//! A block that is added is in force first, as soon as its turn comes; everything else comes into force when it is
+//! durable. Nobody gets an answer before. If the disk refuses, all of them are refused, and what was made of them is taken
+//! back; but what lets somebody through is in force then.
+
+use std::collections::HashSet;
+
+use limiter_common::{Nanos, Prefix};
+
+use super::import::not_kept;
+use super::{TOLD, Worker, prefixes};
+use crate::admission::Admitted;
+use crate::blocklist::{Claim, Edit, Key, Offence, Offender, Outcome, Owner, OwnerId};
+use crate::config::Action;
+use crate::control::protocol::{AddRequest, AddResponse, Escalated, RemoveRequest, RemoveResponse};
+use crate::enforcer::{Caller, Error, ImportOptions, Reply, lists, render};
+use crate::prefixes::Prefixes;
+use crate::store::{NotStored, Repeat, Write};
+
+/// Edits that wait for one commit, at most, but for those of the last request.
+const EDITS: usize = 1 << 14;
+
+/// Requests that wait for the same commit.
+#[derive(Debug, Default)]
+pub(super) struct Together {
+    begun: Vec<Begun>,
+    writes: Vec<Write>,
+    /// What they are about.
+    prefixes: HashSet<Prefix>,
+    /// Some of them come into force only when they are durable.
+    deferred: bool,
+}
+
+impl Together {
+    pub(super) fn is_full(&self) -> bool {
+        self.writes.len() >= EDITS
+    }
+
+    fn is_about(&self, prefixes: &Prefixes) -> bool {
+        !self.prefixes.is_empty() && prefixes.iter().any(|prefix| self.prefixes.contains(&prefix))
+    }
+}
+
+/// When a request is in force, and what becomes of it when the disk refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// At once. Taken back.
+    AtOnce,
+    /// When it is durable. Taken back.
+    Durable,
+    /// When it is durable, or cannot be.
+    Anyway,
+}
+
+impl Effect {
+    /// Of additions (or removals) of `action`. An attack does not wait for the disk; nobody is let through on a word that
+    /// a power cut forgets, nor locked out because nothing can be stored any more.
+    fn of(action: Action, adds: bool) -> Self {
+        match (action, adds) {
+            (Action::Block, true) => Self::AtOnce,
+            (Action::Allow, false) => Self::Durable,
+            (Action::Block, false) | (Action::Allow, true) => Self::Anyway,
+        }
+    }
+}
+
+/// A request whose edits are made in the list, but not stored.
+#[derive(Debug)]
+struct Begun {
+    effect: Effect,
+    /// The changes that the kernel has not seen, and what takes all of it back.
+    outcome: Outcome,
+    /// What was remembered of offenders before.
+    former: Vec<(Offender, Option<Offence>)>,
+    /// Nothing has to be stored, neither of this request nor of one before that it relies on.
+    idle: bool,
+    answer: Answer,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Add(Reply<AddResponse>, AddResponse),
+    Remove(Reply<RemoveResponse>, Result<RemoveResponse, Error>),
+}
+
+/// What is to be made of a request.
+#[derive(Debug, Default)]
+struct Planned {
+    edits: Vec<Edit>,
+    former: Vec<(Offender, Option<Offence>)>,
+}
+
+impl Worker {
+    /// Begins to add.
+    pub(super) fn add(
+        &mut self,
+        together: &mut Together,
+        action: Action,
+        request: AddRequest,
+        caller: &Caller,
+        reply: Reply<AddResponse>,
+    ) {
+        match self.begin_add(together, action, request, caller) {
+            Ok((begin, response)) => together.begun.push(begin(Answer::Add(reply, response))),
+            Err(error) => self.answer(reply, Err(error)),
+        }
+    }
+
+    /// Begins to remove.
+    pub(super) fn remove(
+        &mut self,
+        together: &mut Together,
+        action: Action,
+        request: &RemoveRequest,
+        caller: &Caller,
+        reply: Reply<RemoveResponse>,
+    ) {
+        match self.begin_remove(together, action, request, caller) {
+            Ok((begin, response)) => together.begun.push(begin(Answer::Remove(reply, response))),
+            Err(error) => self.answer(reply, Err(error)),
+        }
+    }
+
+    fn begin_add(
+        &mut self,
+        together: &mut Together,
+        action: Action,
+        request: AddRequest,
+        caller: &Caller,
+    ) -> Result<(impl FnOnce(Answer) -> Begun + use<>, AddResponse), Error> {
+        let prefixes = prefixes(&request.prefixes)?;
+        let effect = Effect::of(action, true);
+        let relies = self.make_way(together, effect, &prefixes);
+        let AddRequest { seconds, escalate, reason, force, ssh_peer, owner, .. } = request;
+        let options = ImportOptions { seconds, reason, force, ssh_peer, owner };
+        if escalate && (action == Action::Allow || seconds.is_some()) {
+            let detail = "escalate is for blocks, and takes no seconds; nothing was changed".to_owned();
+            return Err(Error::Invalid { detail, items: Vec::new() });
+        }
+        let owner = self.owner(caller, options.owner.as_deref())?;
+        let admitted = self.admit(action, prefixes, &options, caller)?;
+        self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
+        let asked = self.asked(&options, owner, caller);
+        let mut response = AddResponse::default();
+        let planned = if escalate {
+            self.escalated(&admitted, &asked, &mut response)
+        } else {
+            let edits = self.edits(action, admitted.prefixes().iter(), &asked, &mut response);
+            Planned { edits, former: Vec::new() }
+        };
+        if let Err(full) = lists::room(&self.list, self.config.capacity, &planned.edits) {
+            self.remember(planned.former);
+            return Err(Error::Full(full));
+        }
+        Ok((self.begin(together, effect, planned, relies)?, response))
+    }
+
+    fn begin_remove(
+        &mut self,
+        together: &mut Together,
+        action: Action,
+        request: &RemoveRequest,
+        caller: &Caller,
+    ) -> Result<(impl FnOnce(Answer) -> Begun + use<>, Result<RemoveResponse, Error>), Error> {
+        let invalid = |detail: &str| Error::Invalid { detail: detail.to_owned(), items: Vec::new() };
+        let owner = self.owner(caller, request.owner.as_deref())?;
+        if request.all_owners && caller.owner != Owner::Operator {
+            let detail = "only operators may take back what others claim; nothing was changed";
+            return Err(Error::Denied(detail.to_owned()));
+        }
+        if request.all_owners && request.owner.is_some() {
+            return Err(invalid("give an owner or all_owners, not both"));
+        }
+        let mut prefixes = prefixes(&request.prefixes)?;
+        prefixes.sort();
+        let effect = Effect::of(action, false);
+        let relies = self.make_way(together, effect, &prefixes);
+        let now = (self.clock)().boot;
+        let mut response = RemoveResponse::default();
+        let mut edits = Vec::new();
+        for prefix in prefixes.iter() {
+            let before = edits.len();
+            let claims = self.list.on(prefix).filter(|Claim { key, terms }| {
+                let asked = match request.all_owners {
+                    true => self.list.owner_of(key.owner).is_stored(),
+                    false => key.owner == owner,
+                };
+                asked && key.action == action && terms.until > now
+            });
+            edits.extend(claims.map(|claim| Edit::Remove(claim.key)));
+            if edits.len() > before {
+                response.removed += 1;
+            } else {
+                response.missing.push(prefix.to_string());
+            }
+        }
+        let begin = self.begin(together, effect, Planned { edits, former: Vec::new() }, relies)?;
+        if let (Some(_), Some(why)) = (&self.unseen, self.store.problem())
+            && !response.missing.is_empty()
+        {
+            let error = format!("what is stored cannot be read, and so not be removed for good: {why}");
+            let asked = prefixes.iter().map(|prefix| Key { prefix, action, owner });
+            self.decide(asked.collect::<Vec<_>>().into_iter());
+            return Ok((begin, Err(Error::NotDurable(error))));
+        }
+        self.tell_others(action, &prefixes, now, &mut response);
+        Ok((begin, Ok(response)))
+    }
+
+    /// Names those who still list what was removed.
+    fn tell_others(&self, action: Action, prefixes: &Prefixes, now: Nanos, response: &mut RemoveResponse) {
+        for prefix in prefixes.iter() {
+            let others = self
+                .list
+                .covering(prefix)
+                .into_iter()
+                .filter(|claim| claim.key.action == action && claim.terms.until > now);
+            for claim in others.take(TOLD.saturating_sub(response.still_listed.len())) {
+                let owner = self.list.owner_of(claim.key.owner);
+                response.still_listed.push(if claim.key.prefix == prefix {
+                    format!("{prefix} by {owner}")
+                } else {
+                    format!("{prefix} in {} by {owner}", claim.key.prefix)
+                });
+            }
+        }
+    }
+
+    /// Blocks that last as long as the offender deserves; see [`crate::blocklist::Ladder`].
+    fn escalated(
+        &mut self,
+        admitted: &Admitted,
+        asked: &super::import::Asked,
+        response: &mut AddResponse,
+    ) -> Planned {
+        let (now, ladder) = ((self.clock)(), self.ladder(asked.owner).clone());
+        let seconds_now = render::seconds(now.wall);
+        let mut planned = Planned::default();
+        for prefix in admitted.prefixes().iter() {
+            let key = Key { prefix, action: admitted.action(), owner: asked.owner };
+            let claim = self.list.get(key).filter(|claim| claim.terms.until > now.boot);
+            let offender = Offender::new(prefix, asked.owner);
+            let runs = self.offences.get(offender).is_some_and(|last| last.ends > seconds_now);
+            let (offence, seconds) = self.offences.next(offender, &ladder, seconds_now);
+            let until = now.boot.saturating_add(Nanos::from_secs(seconds)).min(Nanos(u64::MAX - 1));
+            self.tell_shadowed(admitted.action(), prefix, now.boot, response);
+            // What is longer stays, whoever of the owner's people asked for it.
+            if claim.as_ref().is_some_and(|claim| runs || claim.terms.until >= until) {
+                response.unchanged += 1;
+                continue;
+            }
+            match claim {
+                None => response.added += 1,
+                Some(_) => response.updated += 1,
+            }
+            if response.escalated.len() < TOLD {
+                let (prefix, level) = (prefix.to_string(), offence.level);
+                response.escalated.push(Escalated { prefix, level, seconds });
+            }
+            let created = claim.map_or(asked.created, |claim| claim.terms.created);
+            let terms = crate::blocklist::Terms { until, ..asked.terms(created) };
+            planned.edits.push(Edit::Set(Claim { key, terms }));
+            planned.former.push((offender, self.offences.set(offender, Some(offence), &ladder)));
+        }
+        planned
+    }
+
+    pub(super) fn ladder(&self, owner: OwnerId) -> &crate::blocklist::Ladder {
+        self.config.escalation.of(self.list.owner_of(owner))
+    }
+
+    /// Puts back what was remembered of offenders.
+    fn remember(&mut self, former: Vec<(Offender, Option<Offence>)>) {
+        for (offender, offence) in former.into_iter().rev() {
+            let ladder = self.config.escalation.of(self.list.owner_of(offender.owner()));
+            self.offences.set(offender, offence, ladder);
+        }
+    }
+
+    /// Finishes what waits if a request about `prefixes` could not be told apart from it when it fails, or would bring it
+    /// into force before its time. Whether what still waits is about the same.
+    fn make_way(&mut self, together: &mut Together, effect: Effect, prefixes: &Prefixes) -> bool {
+        let relies = together.is_about(prefixes);
+        if relies && (together.deferred || effect != Effect::AtOnce) {
+            self.finish(together);
+            self.mend();
+            return false;
+        }
+        if together.begun.is_empty() {
+            self.mend();
+        }
+        relies
+    }
+
+    /// Makes the edits of a request, but for their being stored.
+    fn begin(
+        &mut self,
+        together: &mut Together,
+        effect: Effect,
+        planned: Planned,
+        relies: bool,
+    ) -> Result<impl FnOnce(Answer) -> Begun + use<>, Error> {
+        let Planned { edits, former } = planned;
+        self.touch(&edits);
+        let idle = edits.is_empty() && !relies;
+        let mut writes = self.writes_of(&edits);
+        writes.extend(former.iter().map(|(offender, _)| Write::Repeat(self.repeat(*offender))));
+        let keys: Vec<Prefix> = edits.iter().map(|edit| edit.key().prefix).collect();
+        let mut outcome = self.list.apply(edits);
+        if effect == Effect::AtOnce {
+            match self.install(outcome) {
+                Ok(undo) => outcome = Outcome { changes: Vec::new(), undo },
+                Err(error) => {
+                    self.remember(former);
+                    return Err(error);
+                }
+            }
+        }
+        together.prefixes.extend(keys);
+        together.writes.append(&mut writes);
+        together.deferred |= effect != Effect::AtOnce;
+        Ok(move |answer| Begun { effect, outcome, former, idle, answer })
+    }
+
+    /// What the store has to know of an offender.
+    pub(super) fn repeat(&self, offender: Offender) -> Repeat {
+        let owner = self.list.owner_of(offender.owner()).clone();
+        Repeat { offender: offender.prefix(), owner, offence: self.offences.get(offender) }
+    }
+
+    /// Stores what was begun, brings it into force, and answers.
+    pub(super) fn finish(&mut self, together: &mut Together) {
+        let Together { begun, mut writes, .. } = std::mem::take(together);
+        if begun.is_empty() {
+            return;
+        }
+        let now = (self.clock)();
+        if begun.iter().any(|begun| !begun.former.is_empty()) {
+            writes.append(&mut self.forget(now));
+        }
+        let stored = self.store.commit(&writes, now);
+        let mut answers = Vec::with_capacity(begun.len());
+        match stored {
+            Ok(()) => answers.extend(begun.into_iter().map(|begun| self.complete(begun))),
+            // The last first, so that each finds what it left.
+            Err(NotStored(why)) => {
+                answers.extend(begun.into_iter().rev().map(|begun| self.refuse(begun, &why)));
+            }
+        }
+        // Everybody can see what was done before anybody is told.
+        self.publish();
+        for (answer, done) in answers {
+            // Errors mean that whoever asked has gone away.
+            match answer {
+                Answer::Add(reply, response) => drop(reply.send(done.map(|()| response))),
+                Answer::Remove(reply, response) => drop(reply.send(done.and(response))),
+            }
+        }
+    }
+
+    /// Brings into force what is durable.
+    fn complete(&mut self, begun: Begun) -> (Answer, Result<(), Error>) {
+        let Begun { effect, outcome, answer, .. } = begun;
+        let keys: Vec<Key> = outcome.undo.iter().map(Edit::key).collect();
+        let done = match effect {
+            Effect::AtOnce => Ok(()),
+            Effect::Durable | Effect::Anyway => self.install(outcome).map(drop),
+        };
+        if effect == Effect::Anyway && done.is_ok() {
+            self.decide(keys.into_iter());
+        }
+        (answer, done)
+    }
+
+    /// Does what can be done without the disk.
+    fn refuse(&mut self, begun: Begun, why: &str) -> (Answer, Result<(), Error>) {
+        let Begun { effect, outcome, former, idle, answer } = begun;
+        if idle {
+            return (answer, Ok(()));
+        }
+        self.remember(former);
+        let error = match effect {
+            Effect::AtOnce => {
+                self.take_out_of_force(outcome.undo);
+                not_kept(why)
+            }
+            Effect::Durable => self.give_up(outcome.undo, why),
+            Effect::Anyway => {
+                let keys: Vec<Key> = outcome.undo.iter().map(Edit::key).collect();
+                match self.install(outcome) {
+                    Err(error) => error,
+                    Ok(_) => {
+                        self.decide(keys.into_iter());
+                        // What is not stored now is stored when the store is opened again.
+                        Error::NotDurable(format!(
+                            "in force, but a restart would undo it until the state can be written: {why}"
+                        ))
+                    }
+                }
+            }
+        };
+        (answer, Err(error))
+    }
+}
