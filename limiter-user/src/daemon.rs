@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::control::peers::Operators;
 use crate::control::protocol::{Detached, Problem, ProblemKind, Reloaded, Status, TableStatus};
-use crate::control::server::{self, Backend, Request};
+use crate::control::server::{self, App, Backend, Request, Tcp};
 use crate::daemon::interfaces::{DetachError, Interfaces};
 use crate::daemon::options::Options;
 use crate::daemon::source::{Source, keep_fixed};
@@ -110,9 +110,9 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let config = Arc::new(config);
     let mut notes = Vec::new();
     // Nobody is the wiser if the machine stays without protection for a group.
-    let operators = Operators::new(config.control.group.as_deref()).unwrap_or_else(|error| {
+    let operators = Operators::new(&config.control).unwrap_or_else(|error| {
         notes.push(format!("only root may use the control socket: {error:#}, and restart the daemon"));
-        Operators { group: None }
+        Operators::default()
     });
 
     let dataplane = Dataplane::open(&OpenOptions {
@@ -154,8 +154,11 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let (stop, stopping) = watch::channel(false);
     let (to_daemon, requests) = mpsc::channel(16);
     let (reader_too, clock) = (Arc::clone(&reader), host::now);
-    let backend = Backend { enforcer: enforcer.clone(), reader: reader_too, clock, daemon: to_daemon };
-    let mut servers = vec![tokio::spawn(server::serve(socket, operators, backend, stopping.clone()))];
+    let (readiness, ready) = watch::channel(false);
+    let backend = Backend { enforcer: enforcer.clone(), reader: reader_too, clock, daemon: to_daemon, ready };
+    let app = App::new(backend);
+    let mut servers = vec![tokio::spawn(server::serve(socket, operators, app.clone(), stopping.clone()))];
+    let tcp = config.api.as_ref().map(|api| Tcp::start(api, &app, &stopping));
     let (metrics_told, metrics_problem) = watch::channel(None);
     if let Some(address) = config.metrics {
         let sources = metrics::server::Sources {
@@ -167,7 +170,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     }
 
     let (finished, reloads) = mpsc::channel(1);
-    let daemon = Daemon {
+    let mut daemon = Daemon {
         source,
         config,
         enforcer: enforcer.clone(),
@@ -178,6 +181,8 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         reload_problem: None,
         notes,
         metrics_problem,
+        tcp,
+        readiness,
         needs_restart: Vec::new(),
         published,
         headline: String::new(),
@@ -191,8 +196,11 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         lists_due: false,
     };
     let outcome = daemon.run(hangup, requests, reloads).await;
+    let tcp = daemon.tcp.take();
+    drop(daemon);
 
     stop.send_replace(true);
+    servers.extend(tcp.into_iter().flat_map(Tcp::into_listeners));
     for server in servers {
         end(server).await;
     }
@@ -232,6 +240,10 @@ struct Daemon {
     /// Of the start.
     notes: Vec<String>,
     metrics_problem: watch::Receiver<Option<String>>,
+    /// `None` without `[api]`.
+    tcp: Option<Tcp>,
+    /// For who asks whether all is well.
+    readiness: watch::Sender<bool>,
     /// Of the last reload.
     needs_restart: Vec<String>,
     published: watch::Sender<Arc<DaemonState>>,
@@ -269,7 +281,7 @@ struct ListsReloaded {
 
 impl Daemon {
     async fn run(
-        mut self,
+        &mut self,
         mut hangup: Signal,
         mut requests: mpsc::Receiver<Request>,
         mut reloads: mpsc::Receiver<ListsReloaded>,
@@ -489,7 +501,12 @@ impl Daemon {
                 let wanted = &self.config.interfaces;
                 let configured = tokio::task::block_in_place(|| interfaces.configure(wanted, Instant::now()));
                 changes.extend(configured.changes);
-                let problems = configured.problems;
+                let mut problems = configured.problems;
+                if let (Some(tcp), Some(api)) = (&mut self.tcp, &self.config.api)
+                    && let Err(problem) = tcp.reload(api)
+                {
+                    problems.push(problem);
+                }
                 changes.extend(needs_restart.iter().cloned());
                 self.needs_restart = needs_restart;
                 self.reload = LastReload { successful: true, succeeded_at: host::now().wall };
@@ -555,6 +572,7 @@ impl Daemon {
             service::status(&headline);
         }
         self.was_ready = ready;
+        self.readiness.send_if_modified(|former| std::mem::replace(former, ready) != ready);
         self.headline = headline;
 
         let state = DaemonState { started: self.started, interfaces, reload: self.reload };
@@ -586,6 +604,7 @@ impl Daemon {
         });
         let mut warnings = self.notes.clone();
         warnings.extend(self.metrics_problem.borrow().clone());
+        warnings.extend(self.tcp.iter().flat_map(Tcp::problems));
         warnings.extend(self.reload_problem.clone());
         warnings.extend(self.needs_restart.iter().cloned());
         warnings.extend(summary.warnings.iter().cloned());

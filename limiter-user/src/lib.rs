@@ -28,3 +28,4 @@ pub mod prefixes;
 pub mod reports;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

@@ -153,6 +153,6 @@ fn exit_of(kind: ProblemKind) -> Exit {
         ProblemKind::NotAuthorised => Exit::NotAuthorised,
         ProblemKind::NotFound => Exit::NotFound,
         ProblemKind::Guarded => Exit::Guarded,
-        ProblemKind::Full | ProblemKind::NotDurable | ProblemKind::Failed => Exit::Failed,
+        ProblemKind::Full | ProblemKind::NotDurable | ProblemKind::Busy | ProblemKind::Failed => Exit::Failed,
     }
 }

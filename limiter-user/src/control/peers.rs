@@ -1,4 +1,4 @@
-//! Who may use the control socket: root, and the members of one group. The kernel vouches for both at the moment of
+//! Who may use the control socket: root, the members of a group, and to look, those of another. The kernel vouches for both at the moment of
 //! `connect`, so nothing is looked up in `/proc`, where another process could have taken the number.
 
 use std::io;
@@ -7,14 +7,27 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::{Context, bail};
 use tokio::net::UnixStream;
 
+use crate::config::Control;
+
 /// Supplementary groups that are read; more than this is refused (`NGROUPS_MAX` of Linux).
 const MAX_GROUPS: usize = 65_536;
 
-/// Root and the members of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The groups that have a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Operators {
-    /// Beside root.
+    /// May do everything, beside root.
     pub group: Option<u32>,
+    /// May look.
+    pub readers: Option<u32>,
+}
+
+/// What somebody on the control socket may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Operator,
+    /// Look, and change nothing.
+    Reader,
 }
 
 /// Who is at the other end.
@@ -26,29 +39,41 @@ pub struct Peer {
 }
 
 impl Operators {
-    /// Those in the group called `name`, or with that number.
+    /// Those in the groups of `[control]`, by name or number.
     ///
     /// # Errors
     ///
     /// If there is no such group.
-    pub fn new(group: Option<&str>) -> anyhow::Result<Self> {
-        let Some(name) = group else { return Ok(Self { group: None }) };
-        if let Ok(gid) = name.parse() {
-            return Ok(Self { group: Some(gid) });
-        }
-        const PATH: &str = "/etc/group";
-        let text = std::fs::read_to_string(PATH).with_context(|| format!("cannot read {PATH}"))?;
-        match find_group(&text, name) {
-            Some(gid) => Ok(Self { group: Some(gid) }),
-            None => bail!(
-                "control.group: there is no group {name} in {PATH}; make it with: groupadd --system {name}"
-            ),
-        }
+    pub fn new(control: &Control) -> anyhow::Result<Self> {
+        Ok(Self {
+            group: number("control.group", control.group.as_deref())?,
+            readers: number("control.readers", control.readers.as_deref())?,
+        })
     }
 
     #[must_use]
-    pub fn admit(&self, peer: &Peer) -> bool {
-        peer.uid == 0 || self.group.is_some_and(|group| peer.gid == group || peer.groups.contains(&group))
+    pub fn role(&self, peer: &Peer) -> Option<Role> {
+        let member =
+            |group: Option<u32>| group.is_some_and(|group| peer.gid == group || peer.groups.contains(&group));
+        if peer.uid == 0 || member(self.group) {
+            Some(Role::Operator)
+        } else {
+            member(self.readers).then_some(Role::Reader)
+        }
+    }
+}
+
+/// The number of the group that `key` of the configuration names.
+fn number(key: &str, group: Option<&str>) -> anyhow::Result<Option<u32>> {
+    let Some(name) = group else { return Ok(None) };
+    if let Ok(gid) = name.parse() {
+        return Ok(Some(gid));
+    }
+    const PATH: &str = "/etc/group";
+    let text = std::fs::read_to_string(PATH).with_context(|| format!("cannot read {PATH}"))?;
+    match find_group(&text, name) {
+        Some(gid) => Ok(Some(gid)),
+        None => bail!("{key}: there is no group {name} in {PATH}; make it with: groupadd --system {name}"),
     }
 }
 
@@ -105,19 +130,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_and_the_group_are_operators() {
-        let nobody = Peer { uid: 1000, gid: 1000, groups: vec![4, 24] };
-        let primary = Peer { uid: 1000, gid: 27, groups: vec![] };
-        let supplementary = Peer { uid: 1000, gid: 1000, groups: vec![4, 27] };
+    fn root_and_the_groups_have_roles() {
+        let in_groups = |gid, groups: &[u32]| Peer { uid: 1000, gid, groups: groups.to_vec() };
+        let nobody = in_groups(1000, &[4, 24]);
+        let primary = in_groups(27, &[]);
+        let supplementary = in_groups(1000, &[4, 27]);
+        let reader = in_groups(1000, &[28]);
+        let both = in_groups(28, &[27]);
         let root = Peer { uid: 0, gid: 0, groups: vec![] };
-        let open = Operators { group: Some(27) };
-        let closed = Operators { group: None };
-        assert!(
-            !open.admit(&nobody) && open.admit(&primary) && open.admit(&supplementary) && open.admit(&root)
-        );
-        assert!(!closed.admit(&primary) && !closed.admit(&supplementary) && closed.admit(&root));
+        let open = Operators { group: Some(27), readers: Some(28) };
+        let closed = Operators::default();
+        for (peer, expected) in [
+            (&nobody, None),
+            (&primary, Some(Role::Operator)),
+            (&supplementary, Some(Role::Operator)),
+            (&reader, Some(Role::Reader)),
+            (&both, Some(Role::Operator)),
+            (&root, Some(Role::Operator)),
+        ] {
+            assert_eq!(open.role(peer), expected, "{peer:?}");
+        }
+        assert_eq!(closed.role(&primary), None);
+        assert_eq!(closed.role(&root), Some(Role::Operator));
         // No group must not mean group 0.
-        assert!(!closed.admit(&Peer { uid: 1000, gid: 0, groups: vec![0] }));
+        assert_eq!(closed.role(&in_groups(0, &[0])), None);
     }
 
     #[test]
@@ -125,8 +161,8 @@ mod tests {
         let text = "root:x:0:\nlimiters:x:998:\nlimiter:x:999:alice,bob\n";
         assert_eq!(find_group(text, "limiter"), Some(999));
         assert_eq!(find_group(text, "limit"), None);
-        assert_eq!(Operators::new(Some("42")).unwrap(), Operators { group: Some(42) });
-        let error = Operators::new(Some("no-such-group")).unwrap_err().to_string();
+        assert_eq!(number("control.group", Some("42")).unwrap(), Some(42));
+        let error = number("control.group", Some("no-such-group")).unwrap_err().to_string();
         assert!(error.contains("no-such-group"), "{error}");
     }
 

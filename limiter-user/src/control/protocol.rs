@@ -117,6 +117,16 @@ pub struct Claim {
     pub last_seen: Option<String>,
 }
 
+/// Part of a list of claims, in the order of addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimPage {
+    pub claims: Vec<Claim>,
+    /// The `cursor` of the next page; absent at the end. With `owner`, a page may have fewer than asked for, and others
+    /// follow all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 /// What would happen to a packet, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -284,5 +294,7 @@ pub enum ProblemKind {
     /// The state cannot be written. Nothing was changed, unless it lets somebody through (a block removed, an allow
     /// added): that is in force, but a restart would undo it.
     NotDurable,
+    /// Too much at a time, or too often; `Retry-After` says when to try again.
+    Busy,
     Failed,
 }

@@ -1,27 +1,47 @@
-//! The near end of the control socket. Knows who asks and what the answer looks like; the answers come from the
-//! Enforcer, the dataplane's Reader, and, by [`Request`]s, from the daemon.
+//! The near end of the API. Knows who asks and what the answer looks like; the answers come from the Enforcer, the
+//! dataplane's Reader, and, by [`Request`]s, from the daemon. The same requests come over the control socket and over TCP,
+//! each with places of its own.
 
 mod body;
+mod changes;
 mod decisions;
+mod doors;
+mod gate;
 mod hits;
+mod idempotency;
 mod listen;
+mod listing;
+mod refusal;
 mod routes;
+mod tcp;
+mod traffic;
 
 use std::io;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use axum::Router;
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::control::peers::{Operators, Peer};
+use crate::control::peers::{Operators, Peer, Role};
 use crate::control::protocol::{DetachRequest, Detached, Problem, Reloaded, Status};
 use crate::dataplane::Reader;
 use crate::enforcer;
-use crate::http::{serve_connection, stopped};
+use crate::http::{Activity, Version, serve_connection, stopped};
+use gate::{Gate, Identify, Origin};
 
 pub use listen::{Socket, bind};
+pub use tcp::Tcp;
+pub use traffic::{Connection, Outcome, Traffic};
 
-/// Connections that are served at the same time; more wait in the socket's queue.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections of operators that are served at the same time; more wait.
+const OPERATORS: usize = 64;
+/// Connections of those who may look; more are closed.
+const READERS: usize = 32;
+/// Connections of those who are told that they may not; more are closed.
+const STRANGERS: usize = 8;
+/// All of them, with operators who wait. Others wait in the socket's queue.
+const MAX_CONNECTIONS: usize = 256;
 
 /// What only the daemon's root can answer.
 #[derive(Debug)]
@@ -39,34 +59,68 @@ pub struct Backend {
     /// Both clocks, to say when something happened.
     pub clock: fn() -> enforcer::Now,
     pub daemon: mpsc::Sender<Request>,
+    /// Whether everything is loaded and protected.
+    pub ready: watch::Receiver<bool>,
 }
 
-/// Serves until the daemon stops, then for as long as answers are under way.
-pub async fn serve(socket: Socket, operators: Operators, backend: Backend, mut stop: watch::Receiver<bool>) {
-    let router = routes::router(backend);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// What is served, wherever a request comes from.
+#[derive(Clone)]
+pub struct App {
+    router: Router,
+    traffic: Arc<Traffic>,
+    clock: fn() -> enforcer::Now,
+}
+
+impl App {
+    #[must_use]
+    pub fn new(backend: Backend) -> Self {
+        let identify: Identify = Arc::new(|_, _, _| Err(gate::nobody()));
+        Self::with(backend, identify)
+    }
+
+    fn with(backend: Backend, identify: Identify) -> Self {
+        let traffic = Arc::<Traffic>::default();
+        let clock = backend.clock;
+        let router = routes::router(backend, Gate::new(identify, Arc::clone(&traffic)));
+        Self { router, traffic, clock }
+    }
+
+    /// What happens over TCP, for metrics.
+    #[must_use]
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+}
+
+/// Serves the control socket until the daemon stops, then for as long as answers are under way.
+pub async fn serve(socket: Socket, operators: Operators, app: App, mut stop: watch::Receiver<bool>) {
+    let all = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::default();
     let mut connections = tokio::task::JoinSet::new();
     loop {
         // First a place, then a connection: those that wait do so in the kernel.
         let accepted = tokio::select! {
-            accepted = accept(&socket, &places) => accepted,
+            accepted = accept(&socket, &all) => accepted,
             () = stopped(&mut stop) => break,
         };
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, place)) => {
-                let caller = match Peer::of(&stream) {
-                    Ok(peer) => routes::Caller { allowed: operators.admit(&peer), uid: peer.uid },
+                let (uid, role) = match Peer::of(&stream) {
+                    Ok(peer) => (peer.uid, operators.role(&peer)),
                     Err(error) => {
                         tracing::warn!("control socket: cannot tell who connects: {error}");
                         continue;
                     }
                 };
-                let router = router.clone().layer(axum::Extension(caller));
+                let Some(waits) = places.of(role) else { continue };
+                let router = app.router.clone().layer(axum::Extension(Origin::Socket { uid, role }));
                 let stop = stop.clone();
                 connections.spawn(async move {
-                    serve_connection(stream, router, stop).await;
-                    drop(place);
+                    // It is closed with the daemon.
+                    let Ok(own) = waits.get().await else { return };
+                    serve_connection(stream, Version::Http1, router, Activity::local(), stop).await;
+                    drop((own, place));
                 });
             }
             Err(error) => {
@@ -80,10 +134,47 @@ pub async fn serve(socket: Socket, operators: Operators, backend: Backend, mut s
     while connections.join_next().await.is_some() {}
 }
 
-async fn accept(
-    socket: &Socket,
-    places: &Arc<Semaphore>,
-) -> io::Result<(tokio::net::UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+/// The places on the control socket, by role: nobody takes them from those who operate.
+struct Places {
+    operators: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+/// A place, or the right to wait for one.
+enum Waiting {
+    Taken(OwnedSemaphorePermit),
+    For(Arc<Semaphore>),
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        let places = |number| Arc::new(Semaphore::new(number));
+        Self { operators: places(OPERATORS), readers: places(READERS), strangers: places(STRANGERS) }
+    }
+}
+
+impl Places {
+    fn of(&self, role: Option<Role>) -> Option<Waiting> {
+        let places = match role {
+            Some(Role::Operator) => return Some(Waiting::For(Arc::clone(&self.operators))),
+            Some(Role::Reader) => &self.readers,
+            None => &self.strangers,
+        };
+        Arc::clone(places).try_acquire_owned().ok().map(Waiting::Taken)
+    }
+}
+
+impl Waiting {
+    async fn get(self) -> Result<OwnedSemaphorePermit, tokio::sync::AcquireError> {
+        match self {
+            Self::Taken(place) => Ok(place),
+            Self::For(places) => places.acquire_owned().await,
+        }
+    }
+}
+
+async fn accept(socket: &Socket, places: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     Ok((socket.accept().await?, place))
 }

@@ -18,7 +18,7 @@ use super::exposition::{CONTENT_TYPE, exposition};
 use super::{DaemonState, Snapshot};
 use crate::dataplane::Reader;
 use crate::enforcer::Summary;
-use crate::http::{serve_connection, stopped};
+use crate::http::{Activity, Version, serve_connection, stopped};
 
 /// Connections at the same time: a handful of scrapers.
 const MAX_CONNECTIONS: usize = 16;
@@ -87,7 +87,7 @@ async fn serve(listener: TcpListener, sources: Sources, mut stop: watch::Receive
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                 let (router, stop) = (router.clone(), stop.clone());
                 connections.spawn(async move {
-                    serve_connection(stream, router, stop).await;
+                    serve_connection(stream, Version::Http1, router, Activity::local(), stop).await;
                     drop(place);
                 });
             }

@@ -18,7 +18,10 @@ pub(super) struct Decision<'a> {
     pub(super) seconds: Option<u64>,
     pub(super) reason: Option<&'a str>,
     pub(super) force: bool,
-    pub(super) uid: u32,
+    /// As in audits: `uid:0`, `token:ID`.
+    pub(super) actor: &'a str,
+    /// Of the request.
+    pub(super) id: &'a str,
 }
 
 impl Decision<'_> {
@@ -33,7 +36,8 @@ impl Decision<'_> {
             seconds = self.seconds,
             reason = self.reason,
             force = self.force,
-            uid = self.uid,
+            actor = self.actor,
+            request = self.id,
             "decided"
         );
     }
@@ -45,7 +49,8 @@ impl Decision<'_> {
             action = self.action.label(),
             change = self.change,
             prefixes = self.named(),
-            uid = self.uid,
+            actor = self.actor,
+            request = self.id,
             why,
             "refused"
         );

@@ -57,7 +57,7 @@ pub async fn bind(path: &Path, operators: Operators) -> anyhow::Result<Socket> {
         UnixListener::bind(&hidden).with_context(|| format!("cannot make the control socket {shown}"))?;
     let placed = (|| {
         std::os::unix::fs::chown(&hidden, None, operators.group)?;
-        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o660))?;
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(modes(operators).1))?;
         let metadata = fs::symlink_metadata(&hidden)?;
         fs::rename(&hidden, path)?;
         io::Result::Ok((metadata.dev(), metadata.ino()))
@@ -87,7 +87,13 @@ fn make(directory: &Path, path: &Path, operators: Operators) -> io::Result<()> {
     let group = operators.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
     std::os::unix::fs::chown(directory, None, Some(group))?;
     // The mode that it is made with is subject to the umask.
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o750))
+    fs::set_permissions(directory, fs::Permissions::from_mode(modes(operators).0))
+}
+
+/// The modes of the directory and of the socket. A file has one group: with a second one that may look, everybody may
+/// connect, and it is the credentials that decide.
+fn modes(operators: Operators) -> (u32, u32) {
+    if operators.readers.is_some() { (0o755, 0o666) } else { (0o750, 0o660) }
 }
 
 /// Whether `directory` looks like one that [`make`] made: closed to others, and for nothing but the socket.
@@ -137,7 +143,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("run/limiter.sock");
         let directory = path.parent().unwrap();
-        let operators = Operators { group: Some(rustix::process::getegid().as_raw()) };
+        let operators = Operators { group: Some(rustix::process::getegid().as_raw()), readers: None };
         // As under a umask of 077.
         fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
         let first = bind(&path, operators).await.unwrap();
@@ -162,7 +168,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("run/limiter.sock");
         for group in [1, 2] {
-            drop(bind(&path, Operators { group: Some(group) }).await.unwrap());
+            drop(bind(&path, Operators { group: Some(group), readers: None }).await.unwrap());
             assert_eq!(fs::symlink_metadata(path.parent().unwrap()).unwrap().gid(), group);
         }
     }

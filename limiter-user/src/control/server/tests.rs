@@ -19,7 +19,9 @@ use crate::dataplane::memory::MemoryDataplane;
 use crate::enforcer::{Now, Parameters};
 use crate::host::Lifelines;
 
-const ROOT_ONLY: Operators = Operators { group: None };
+mod tcp;
+
+const ROOT_ONLY: Operators = Operators { group: None, readers: None };
 
 fn noon() -> Now {
     Now { boot: Nanos::from_secs(1000), wall: UNIX_EPOCH + Duration::from_secs(1_767_268_800) }
@@ -33,7 +35,8 @@ struct Fixture {
     stop: watch::Sender<bool>,
     server: tokio::task::JoinHandle<()>,
     daemon: mpsc::Receiver<Request>,
-    backend: Backend,
+    app: App,
+    readiness: watch::Sender<bool>,
     stopping: watch::Receiver<bool>,
     /// Goes with the fixture.
     _directory: tempfile::TempDir,
@@ -61,15 +64,28 @@ impl Fixture {
         let (enforcer, _) = start.await.unwrap().unwrap();
         let (to_daemon, daemon) = mpsc::channel(1);
         let reader = Arc::new(tables.clone());
-        let backend = Backend { enforcer: enforcer.clone(), reader, clock: noon, daemon: to_daemon };
+        let (readiness, ready) = watch::channel(true);
+        let backend = Backend { enforcer: enforcer.clone(), reader, clock: noon, daemon: to_daemon, ready };
+        let app = App::with(backend, tcp::identify());
         let path = directory.path().join("run/limiter.sock");
         let socket = bind(&path, ROOT_ONLY).await.unwrap();
         let (stop, stopping) = watch::channel(false);
         // Whoever runs the tests is the operator.
-        let operators = Operators { group: Some(rustix::process::getegid().as_raw()) };
-        let server = tokio::spawn(serve(socket, operators, backend.clone(), stopping.clone()));
+        let operators = Operators { group: Some(rustix::process::getegid().as_raw()), readers: None };
+        let server = tokio::spawn(serve(socket, operators, app.clone(), stopping.clone()));
         let client = Client::new(path);
-        Self { client, tables, enforcer, stop, server, daemon, backend, stopping, _directory: directory }
+        Self {
+            client,
+            tables,
+            enforcer,
+            stop,
+            server,
+            daemon,
+            app,
+            readiness,
+            stopping,
+            _directory: directory,
+        }
     }
 
     async fn end(self) {
@@ -223,9 +239,9 @@ async fn what_the_root_answers() {
     // The root goes away without an answer, and then for good.
     let silence = async { drop(fixture.daemon.recv().await) };
     let (answer, ()) = tokio::join!(fixture.client.status(), silence);
-    assert_eq!(kind(answer), ProblemKind::Failed);
+    assert_eq!(kind(answer), ProblemKind::Busy);
     fixture.daemon.close();
-    assert_eq!(kind(fixture.client.detach(&DetachRequest::default()).await), ProblemKind::Failed);
+    assert_eq!(kind(fixture.client.detach(&DetachRequest::default()).await), ProblemKind::Busy);
     fixture.end().await;
 }
 
@@ -233,9 +249,15 @@ async fn what_the_root_answers() {
 async fn strangers_learn_nothing() {
     let fixture = Fixture::new().await;
     let (near, mut far) = UnixStream::pair().unwrap();
-    let caller = routes::Caller { allowed: false, uid: 1000 };
-    let router = routes::router(fixture.backend.clone()).layer(axum::Extension(caller));
-    let connection = tokio::spawn(serve_connection(near, router, fixture.stopping.clone()));
+    let origin = Origin::Socket { uid: 1000, role: None };
+    let router = fixture.app.router.clone().layer(axum::Extension(origin));
+    let connection = tokio::spawn(serve_connection(
+        near,
+        Version::Http1,
+        router,
+        Activity::local(),
+        fixture.stopping.clone(),
+    ));
     for request in [
         "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET /v1/blocks HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -1,0 +1,286 @@
+//! What changes the lists: add, remove, import.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use hyper::body::Bytes;
+use limiter_common::Prefix;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::body;
+use super::decisions::Decision;
+use super::gate::Caller;
+use super::idempotency::Once;
+use super::refusal::Refusal;
+use super::routes::{Answer, Shared};
+use crate::access::{Entry, Need};
+use crate::blocklist;
+use crate::config::Action;
+use crate::config::lists::{Parsed, Parser};
+use crate::control::protocol::{
+    AddRequest, AddResponse, Problem, ProblemKind, RemoveRequest, RemoveResponse,
+};
+use crate::enforcer::{self, ImportOptions};
+
+/// Pieces of an import that wait for being parsed.
+const PIECES: usize = 8;
+/// Prefixes that a refusal names.
+const TOLD: usize = 100;
+
+pub(super) async fn add_blocks(
+    State(shared): State<Shared>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    add(Action::Block, shared, caller, headers, body).await
+}
+
+pub(super) async fn add_allows(
+    State(shared): State<Shared>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    add(Action::Allow, shared, caller, headers, body).await
+}
+
+async fn add(
+    action: Action,
+    shared: Shared,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let bytes = body::bytes(&headers, body, caller.bounds, caller.bounds.bulk).await?;
+    let once = Once::of(&headers, &caller, (action.label(), "add"), &bytes)?;
+    shared.once.clone().answer(once, added(action, shared, caller, bytes)).await
+}
+
+async fn added(
+    action: Action,
+    shared: Shared,
+    caller: Caller,
+    bytes: Vec<u8>,
+) -> Result<AddResponse, Refusal> {
+    let request: AddRequest = body::parse(&bytes)?;
+    if request.seconds == Some(0) {
+        return Err(Refusal::invalid("seconds must be at least 1, or absent for good"));
+    }
+    let AddRequest { prefixes, seconds, reason, force, .. } = request.clone();
+    // As it is kept: without control characters, and short.
+    let reason = reason.as_deref().and_then(blocklist::reason);
+    let (prefixes, reason) = (prefixes.as_slice(), reason.as_deref());
+    let (actor, id) = (caller.actor(), caller.id());
+    let decision = Decision { action, change: "add", prefixes, seconds, reason, force, actor: &actor, id };
+    let allowed = count(&caller, prefixes.len()).and_then(|()| {
+        entries(action, &caller, seconds, prefixes.iter().filter_map(|text| text.parse().ok()))
+    });
+    if let Err(refusal) = allowed {
+        decision.refused(&refusal.problem.detail);
+        return Err(refusal);
+    }
+    let outcome = shared.backend.enforcer.add(action, request, caller.claims_as()?).await;
+    decided(&decision, outcome, |done| done.added + done.updated)
+}
+
+pub(super) async fn remove_blocks(
+    State(shared): State<Shared>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    remove(Action::Block, shared, caller, headers, body).await
+}
+
+pub(super) async fn remove_allows(
+    State(shared): State<Shared>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    remove(Action::Allow, shared, caller, headers, body).await
+}
+
+async fn remove(
+    action: Action,
+    shared: Shared,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let bytes = body::bytes(&headers, body, caller.bounds, caller.bounds.bulk).await?;
+    let once = Once::of(&headers, &caller, (action.label(), "remove"), &bytes)?;
+    shared.once.clone().answer(once, removed(action, shared, caller, bytes)).await
+}
+
+async fn removed(
+    action: Action,
+    shared: Shared,
+    caller: Caller,
+    bytes: Vec<u8>,
+) -> Result<RemoveResponse, Refusal> {
+    let request: RemoveRequest = body::parse(&bytes)?;
+    let prefixes = request.prefixes.clone();
+    let (prefixes, actor, id) = (prefixes.as_slice(), caller.actor(), caller.id());
+    let (seconds, reason, force) = (None, None, false);
+    let decision = Decision { action, change: "remove", prefixes, seconds, reason, force, actor: &actor, id };
+    if let Err(refusal) = count(&caller, prefixes.len()) {
+        decision.refused(&refusal.problem.detail);
+        return Err(refusal);
+    }
+    let outcome = shared.backend.enforcer.remove(action, request, caller.claims_as()?).await;
+    decided(&decision, outcome, |done| done.removed)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ImportQuery {
+    #[serde(rename = "for")]
+    seconds: Option<u64>,
+    reason: Option<String>,
+    #[serde(default)]
+    force: bool,
+    ssh_peer: Option<String>,
+    owner: Option<String>,
+}
+
+pub(super) async fn import(
+    State(shared): State<Shared>,
+    caller: Caller,
+    query: Result<Query<ImportQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<AddResponse> {
+    let Query(query) = query.map_err(|error| Refusal::invalid(error.body_text()))?;
+    if query.seconds == Some(0) {
+        return Err(Refusal::invalid("for must be at least 1 second, or absent for good"));
+    }
+    let Ok(_place) = shared.imports.try_acquire() else {
+        return Err(Refusal::busy(503, "other imports are under way; try again in a moment", 5));
+    };
+    let parsed = parse(&headers, &caller, body).await?;
+    let (actor, id) = (caller.actor(), caller.id());
+    let reason = query.reason.as_deref().and_then(blocklist::reason);
+    let decision = Decision {
+        action: Action::Block,
+        change: "import",
+        prefixes: &[],
+        seconds: query.seconds,
+        reason: reason.as_deref(),
+        force: query.force,
+        actor: &actor,
+        id,
+    };
+    if let Err(refusal) = entries(Action::Block, &caller, query.seconds, parsed.prefixes.iter()) {
+        decision.refused(&refusal.problem.detail);
+        return Err(refusal);
+    }
+    let options = ImportOptions {
+        seconds: query.seconds,
+        reason: query.reason.clone(),
+        force: query.force,
+        ssh_peer: query.ssh_peer,
+        owner: query.owner,
+    };
+    let outcome = shared.backend.enforcer.import(Action::Block, parsed, options, caller.claims_as()?).await;
+    decided(&decision, outcome, |done| done.added + done.updated).map(Json)
+}
+
+/// Reads a list while it arrives, on a thread of its own: nothing is kept of the text.
+async fn parse(headers: &HeaderMap, caller: &Caller, body: Body) -> Result<Parsed, Refusal> {
+    let mut pieces = body::Pieces::new(headers, body, caller.bounds, caller.bounds.list)?;
+    let (send, mut arrived) = mpsc::channel::<Bytes>(PIECES);
+    let parsing = tokio::task::spawn_blocking(move || {
+        let mut parser = Parser::default();
+        while let Some(piece) = arrived.blocking_recv() {
+            parser.feed(&piece);
+        }
+        parser.finish()
+    });
+    while let Some(piece) = pieces.next().await? {
+        // An error means that the thread is gone, which its answer tells.
+        let _ = send.send(piece).await;
+    }
+    drop(send);
+    parsing.await.map_err(|error| Refusal::failed(format!("the request was not completed: {error}")))
+}
+
+/// Whether so many prefixes may be named at once.
+fn count(caller: &Caller, prefixes: usize) -> Result<(), Refusal> {
+    if prefixes <= caller.bounds.prefixes {
+        return Ok(());
+    }
+    let most = caller.bounds.prefixes;
+    Err(Refusal::new(
+        ProblemKind::Invalid,
+        413,
+        format!(
+            "{prefixes} prefixes are too many for a request; send at most {most} at a time, or import them"
+        ),
+    ))
+}
+
+/// Whether the caller may ask for each of `prefixes`, and for so many. All or none.
+fn entries(
+    action: Action,
+    caller: &Caller,
+    seconds: Option<u64>,
+    prefixes: impl Iterator<Item = Prefix>,
+) -> Result<(), Refusal> {
+    if caller.principal.is_operator() {
+        return Ok(());
+    }
+    let ttl = seconds.map(Duration::from_secs);
+    let (mut number, mut refused, mut items) = (0u64, 0, Vec::new());
+    for prefix in prefixes {
+        number += 1;
+        let entry = Some(Entry { prefix, ttl });
+        let need = match action {
+            Action::Block => Need::Block(entry),
+            Action::Allow => Need::Allow(entry),
+        };
+        if let Err(denied) = caller.principal.may(&need) {
+            refused += 1;
+            if items.len() < TOLD {
+                items.push(format!("{prefix}: {denied}"));
+            }
+        }
+    }
+    if refused > 0 {
+        let detail =
+            format!("{refused} of {number} are more than the caller may ask for; nothing was changed");
+        let mut refusal = Refusal::new(ProblemKind::NotAuthorised, 403, detail);
+        refusal.problem.items = items;
+        return Err(refusal);
+    }
+    caller.charge(number)
+}
+
+/// Puts the outcome on record, and hands it on.
+fn decided<T>(
+    decision: &Decision<'_>,
+    outcome: Result<T, enforcer::Error>,
+    changed: impl FnOnce(&T) -> u64,
+) -> Result<T, Refusal> {
+    match outcome {
+        Ok(done) => {
+            match changed(&done) {
+                0 => {}
+                changed => decision.done(changed),
+            }
+            Ok(done)
+        }
+        Err(error) => {
+            let problem = Problem::from(error);
+            decision.refused(&problem.detail);
+            Err(problem.into())
+        }
+    }
+}

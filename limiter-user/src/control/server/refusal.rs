@@ -1,0 +1,103 @@
+//! Problems on their way out (RFC 9457). All of them look alike, whoever refuses: they are written by one layer, which
+//! knows the request's id.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::control::protocol::{Problem, ProblemKind};
+use crate::enforcer;
+
+/// An answer that is a problem.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) problem: Problem,
+    /// Seconds after which it may be worth another attempt.
+    retry_after: Option<u32>,
+}
+
+impl Refusal {
+    pub(super) fn new(kind: ProblemKind, status: u16, detail: impl Into<String>) -> Self {
+        let title = match kind {
+            ProblemKind::NotAuthorised => "not authorised",
+            ProblemKind::NotFound => "not found",
+            ProblemKind::Invalid => "invalid request",
+            ProblemKind::Guarded => "refused by a guard",
+            ProblemKind::Full => "table full",
+            ProblemKind::NotDurable => "not durable",
+            ProblemKind::Busy => "busy",
+            ProblemKind::Failed => "failed",
+        };
+        let (title, detail) = (title.to_owned(), detail.into());
+        Self { problem: Problem { kind, title, status, detail, items: Vec::new() }, retry_after: None }
+    }
+
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(ProblemKind::Invalid, 400, detail)
+    }
+
+    pub(super) fn failed(detail: impl Into<String>) -> Self {
+        Self::new(ProblemKind::Failed, 500, detail)
+    }
+
+    /// More than can be done at a time.
+    pub(super) fn busy(status: u16, detail: impl Into<String>, retry_after: u32) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(ProblemKind::Busy, status, detail) }
+    }
+
+    /// Whoever was to answer is gone.
+    pub(super) fn stopping<E>(_: E) -> Self {
+        Self::busy(503, "the daemon is stopping", 5)
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, retry_after: None }
+    }
+}
+
+impl From<enforcer::Error> for Refusal {
+    fn from(error: enforcer::Error) -> Self {
+        Problem::from(error).into()
+    }
+}
+
+/// Its body is written by [`written`].
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() =
+            StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer realm=\"limiter\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// A problem with what only this occurrence has.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    problem: &'a Problem,
+    request_id: &'a str,
+}
+
+/// Gives a response its body, if it is a refusal.
+pub(super) fn written(mut response: Response, request_id: &str) -> Response {
+    let Some(refusal) = response.extensions_mut().remove::<Refusal>() else { return response };
+    let told = Told { problem: &refusal.problem, request_id };
+    // Strings and numbers can always be written.
+    let body = serde_json::to_vec(&told).unwrap_or_default();
+    *response.body_mut() = Body::from(body);
+    let content_type = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}

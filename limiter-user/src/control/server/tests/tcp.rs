@@ -1,0 +1,322 @@
+//! The same over TCP and TLS on loopback, with certificates that the tests make.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use http_body_util::{BodyExt, Full};
+use hyper::StatusCode;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::super::refusal::Refusal;
+use super::super::tcp::Socket as Listening;
+use super::*;
+use crate::access::{Caps, Kind, Principal, Scope};
+use crate::config::{Access, Api};
+use crate::tls::{self, Pin, Trust};
+
+/// `Authorization: Bearer SCOPE,SCOPE` is believed.
+pub(super) fn identify() -> Identify {
+    Arc::new(|_, _, authorization: Option<&str>| {
+        let scopes = authorization.and_then(|text| text.strip_prefix("Bearer ")).ok_or_else(gate::nobody)?;
+        let scopes = scopes.split(',').map(|scope| scope.parse::<Scope>().ok().ok_or_else(gate::nobody));
+        let kind = Kind::Token { id: "t1".to_owned(), name: "test".to_owned() };
+        let scopes = scopes.collect::<Result<_, Refusal>>()?;
+        Ok(Principal { kind, scopes, caps: Caps::default() })
+    })
+}
+
+/// A listener beside the socket of a [`Fixture`].
+struct Network {
+    fixture: Fixture,
+    tcp: Tcp,
+    address: SocketAddr,
+    api: Api,
+    pin: Pin,
+    _directory: tempfile::TempDir,
+}
+
+impl Network {
+    async fn new() -> Self {
+        let fixture = Fixture::new().await;
+        let directory = tempfile::tempdir().unwrap();
+        let made = tls::generate::generate(&["localhost".to_owned()], directory.path()).unwrap();
+        let api = Api {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            certificate: made.certificate,
+            key: made.key,
+            client_ca: None,
+            access: Access::default(),
+        };
+        let tcp = Tcp::start(&api, &fixture.app, &fixture.stopping);
+        assert_eq!(tcp.problems(), [] as [String; 0]);
+        let address = match &*tcp.socket(0).wait_for(|at| matches!(at, Listening::At(_))).await.unwrap() {
+            Listening::At(address) => *address,
+            other @ (Listening::Waiting | Listening::Problem(_)) => panic!("{other:?}"),
+        };
+        Self { fixture, tcp, address, api, pin: made.pin, _directory: directory }
+    }
+
+    async fn end(self) {
+        self.fixture.stop.send_replace(true);
+        for listener in self.tcp.into_listeners() {
+            listener.await.unwrap();
+        }
+        self.fixture.end().await;
+    }
+
+    async fn connect(&self, alpn: &[u8]) -> io::Result<TlsStream<TcpStream>> {
+        let trust = Trust { pins: &[self.pin], ca: None, identity: None };
+        let mut config = (*tls::client(trust).unwrap()).clone();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let stream = TcpStream::connect(self.address).await?;
+        TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await
+    }
+
+    /// One request on a connection of its own.
+    async fn ask(&self, token: &str, method: &str, path: &str, body: &str) -> Answer {
+        let stream = self.connect(tls::HTTP_1_1).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Answer::of(sender.send_request(request(token, method, path, body)).await.unwrap()).await
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: axum::http::HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    async fn of(response: hyper::Response<hyper::body::Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Self { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self) -> T {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+fn request(token: &str, method: &str, path: &str, body: &str) -> hyper::Request<Full<Bytes>> {
+    let mut request = hyper::Request::builder().method(method).uri(format!("https://localhost{path}"));
+    request = request.header("host", "localhost");
+    if !token.is_empty() {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()
+}
+
+#[tokio::test]
+async fn both_protocols_serve() {
+    let network = Network::new().await;
+    let body = r#"{"prefixes":["192.0.2.7"],"seconds":60}"#;
+    let answer = network.ask("block:host", "POST", "/v1/blocks", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let stream = network.connect(tls::H2).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..3 {
+        let answer = sender.send_request(request("read", "GET", "/v1/blocks?limit=5", "")).await.unwrap();
+        assert_eq!(answer.version(), hyper::Version::HTTP_2);
+        let page: crate::control::protocol::ClaimPage = Answer::of(answer).await.json();
+        assert_eq!(page.claims[0].owner, "app:test");
+        assert_eq!(page.claims[0].actor.as_deref(), Some("token:t1"));
+        assert_eq!(page.next, None);
+    }
+    assert_eq!(network.fixture.tables.lists().len(), 1);
+    drop(sender);
+    network.end().await;
+}
+
+/// Every endpoint with every scope, and without any.
+#[tokio::test]
+async fn who_may_what() {
+    let mut network = Network::new().await;
+    // The root answers nothing that changes anything.
+    network.fixture.daemon.close();
+    let add = r#"{"prefixes":["192.0.2.7"]}"#;
+    let scopes = ["read", "report", "block:host", "block:prefix/24", "allow", "config", "admin"];
+    let rows: [(&str, &str, &str, &[&str]); 15] = [
+        ("GET", "/v1/blocks", "", &["read"]),
+        ("POST", "/v1/blocks", add, &["block:host", "block:prefix/24"]),
+        ("POST", "/v1/blocks", r#"{"prefixes":["192.0.2.0/24"]}"#, &["block:prefix/24"]),
+        ("POST", "/v1/blocks", r#"{"prefixes":["192.0.0.0/16"]}"#, &[]),
+        ("POST", "/v1/blocks/remove", add, &["block:host", "block:prefix/24"]),
+        ("POST", "/v1/blocks/import", "198.51.100.7\n", &["block:host", "block:prefix/24"]),
+        ("POST", "/v1/blocks/import", "198.51.100.0/24\n", &["block:prefix/24"]),
+        ("GET", "/v1/allows", "", &["read"]),
+        ("POST", "/v1/allows", r#"{"prefixes":["203.0.113.9"]}"#, &["allow"]),
+        ("POST", "/v1/allows/remove", r#"{"prefixes":["203.0.113.9"]}"#, &["allow"]),
+        ("GET", "/v1/explain?address=192.0.2.7", "", &["read"]),
+        ("GET", "/v1/lookup/192.0.2.7", "", &["read"]),
+        ("GET", "/v1/counters", "", &["read"]),
+        ("GET", "/v1/status", "", &["read"]),
+        ("POST", "/v1/detach", "{}", &[]),
+    ];
+    let one = network.connect(tls::H2).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(one)).await.unwrap();
+    tokio::spawn(connection);
+    for (method, path, body, allowed) in rows {
+        for scope in scopes {
+            let answer = sender.send_request(request(scope, method, path, body)).await.unwrap();
+            let answer = Answer::of(answer).await;
+            // 503: it was let through to the root, which is gone.
+            let expected = if scope == "admin" || allowed.contains(&scope) { [200, 503] } else { [403, 403] };
+            assert!(expected.contains(&answer.status.as_u16()), "{method} {path} {scope}: {}", answer.body);
+        }
+        for nobody in ["", "nonsense", "read,"] {
+            let answer =
+                Answer::of(sender.send_request(request(nobody, method, path, body)).await.unwrap()).await;
+            assert_eq!(answer.status, 401, "{method} {path}: {}", answer.body);
+            assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"limiter\"");
+        }
+    }
+    for path in ["/v1/nothing", "/", "/v1/tokens/../status"] {
+        let answer = Answer::of(sender.send_request(request("", "GET", path, "")).await.unwrap()).await;
+        assert_eq!(answer.status, 401, "{path}: who is nobody learns nothing");
+    }
+    for path in ["/healthz", "/readyz"] {
+        let answer = Answer::of(sender.send_request(request("", "GET", path, "")).await.unwrap()).await;
+        assert_eq!(answer.status, 200, "{path}");
+    }
+    network.fixture.readiness.send_replace(false);
+    let answer = Answer::of(sender.send_request(request("", "GET", "/readyz", "")).await.unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.headers["retry-after"].as_bytes()), (503, b"5" as &[u8]));
+    drop(sender);
+    network.end().await;
+}
+
+#[tokio::test]
+async fn requests_of_the_network_are_bounded() {
+    let network = Network::new().await;
+    let large = format!("{{\"prefixes\":[\"{}\"]}}", "1".repeat(1 << 20));
+    assert_eq!(network.ask("admin", "POST", "/v1/blocks", &large).await.status, 413);
+    let many = format!("{{\"prefixes\":[{}\"192.0.2.1\"]}}", "\"192.0.2.1\",".repeat(10_000));
+    let answer = network.ask("admin", "POST", "/v1/blocks", &many).await;
+    assert_eq!(answer.status, 413, "{}", answer.body);
+    let small = format!("{{\"interfaces\":[\"{}\"]}}", "1".repeat(64 << 10));
+    assert_eq!(network.ask("admin", "POST", "/v1/detach", &small).await.status, 413);
+    let answer = network.ask("admin", "POST", "/v1/blocks", "{\"prefixes\":[\"x\"]}").await;
+    assert_eq!(answer.status, 400);
+    let problem: serde_json::Value = answer.json();
+    let id = answer.headers["x-request-id"].to_str().unwrap();
+    assert_eq!(problem["request_id"], id);
+    assert_eq!((&problem["type"], &problem["status"]), (&"invalid".into(), &400.into()));
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    network.end().await;
+}
+
+#[tokio::test]
+async fn pages_join() {
+    let network = Network::new().await;
+    let prefixes: Vec<String> = (0..25).map(|n| format!("\"192.0.2.{n}\"")).collect();
+    let body = format!("{{\"prefixes\":[{}]}}", prefixes.join(","));
+    assert_eq!(network.ask("block:host", "POST", "/v1/blocks", &body).await.status, 200);
+    network.fixture.client.add(Action::Block, &add(&["192.0.2.3", "198.51.100.1"])).await.unwrap();
+    for (filter, expected) in
+        [("", 27), ("&owner=app:test", 25), ("&owner=operator", 2), ("&owner=crowdsec", 0)]
+    {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/blocks?limit=4{filter}{cursor}");
+            let page: crate::control::protocol::ClaimPage =
+                network.ask("read", "GET", &path, "").await.json();
+            assert!(page.claims.len() <= 4);
+            found.extend(page.claims.into_iter().map(|claim| (claim.prefix, claim.owner)));
+            match page.next {
+                Some(next) => cursor = format!("&cursor={}", next.replace('@', "%40").replace(':', "%3A")),
+                None => break,
+            }
+        }
+        let number = found.len();
+        found.dedup();
+        assert_eq!((found.len(), number), (expected, expected), "{filter}");
+    }
+    for wrong in ["limit=0", "limit=1001", "limit=1&cursor=nonsense", "owner=nobody", "limits=1"] {
+        assert_eq!(
+            network.ask("read", "GET", &format!("/v1/blocks?{wrong}"), "").await.status,
+            400,
+            "{wrong}"
+        );
+    }
+    network.end().await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_gets_the_first_answer() {
+    let network = Network::new().await;
+    let stream = network.connect(tls::HTTP_1_1).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async |token: &str, body: &str| {
+        let mut request = request(token, "POST", "/v1/blocks", body);
+        request.headers_mut().insert("idempotency-key", "k1".parse().unwrap());
+        Answer::of(sender.send_request(request).await.unwrap()).await
+    };
+    let body = r#"{"prefixes":["192.0.2.7"]}"#;
+    let first = ask("block:host", body).await;
+    assert_eq!(first.json::<crate::control::protocol::AddResponse>().added, 1);
+    let again = ask("block:host", body).await;
+    assert_eq!((again.status, &again.body), (first.status, &first.body));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(ask("block:host", r#"{"prefixes":["192.0.2.8"]}"#).await.status, 422);
+    network.end().await;
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_for_new_connections() {
+    let mut network = Network::new().await;
+    let old = network.connect(tls::H2).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(old)).await.unwrap();
+    tokio::spawn(connection);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let made = tls::generate::generate(&["localhost".to_owned()], elsewhere.path()).unwrap();
+    // One that cannot be used changes nothing.
+    let missing = Api { certificate: PathBuf::from("/nonexistent/api.pem"), ..network.api.clone() };
+    let problem = network.tcp.reload(&missing).unwrap_err();
+    assert!(problem.contains("/nonexistent/api.pem") && problem.contains("stay in use"), "{problem}");
+    assert_eq!(network.tcp.problems(), [problem]);
+    let crossed = Api { key: made.key.clone(), ..network.api.clone() };
+    assert!(network.tcp.reload(&crossed).unwrap_err().contains("is not the key of"));
+    network.connect(tls::H2).await.unwrap();
+
+    let new = Api { certificate: made.certificate, key: made.key, ..network.api.clone() };
+    network.tcp.reload(&new).unwrap();
+    assert!(network.tcp.problems().is_empty());
+    let error = network.connect(tls::H2).await.unwrap_err().to_string();
+    assert!(error.contains(&made.pin.to_string()) && error.contains(&network.pin.to_string()), "{error}");
+    network.pin = made.pin;
+    network.connect(tls::H2).await.unwrap();
+    let answer = sender.send_request(request("read", "GET", "/v1/counters", "")).await.unwrap();
+    assert_eq!(answer.status(), 200, "the former connection goes on");
+    drop((sender, answer));
+    network.end().await;
+}
+
+#[tokio::test]
+async fn a_key_that_others_can_read_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = tls::generate::generate(&["edge1".to_owned()], directory.path()).unwrap();
+    let (certificate, key, access) = (made.certificate, made.key.clone(), Access::default());
+    let api = Api { listen: Vec::new(), certificate, key, client_ca: None, access };
+    for (mode, accepted) in [(0o600, true), (0o400, true), (0o640, true), (0o604, false), (0o660, false)] {
+        std::fs::set_permissions(&made.key, std::fs::Permissions::from_mode(mode)).unwrap();
+        match tls::load(&api) {
+            Ok(identity) => assert!(accepted && identity.pin == made.pin, "{mode:o}"),
+            Err(error) => {
+                assert!(!accepted && format!("{error:#}").contains("chmod 600"), "{mode:o} {error:#}")
+            }
+        }
+    }
+    assert!(
+        tls::generate::generate(&["edge1".to_owned()], directory.path()).is_err(),
+        "nothing is overwritten"
+    );
+}
