@@ -16,6 +16,7 @@ pub mod packet;
 mod render;
 mod ssh;
 mod status;
+mod token;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -107,6 +108,7 @@ async fn command(session: &mut Session<impl Write>, command: Command) -> Result<
         Command::Counters(counters) => counters::counters(session, &counters).await,
         Command::Explain(explain) => explain::explain(session, &explain).await,
         Command::Reload => daemon::reload(session).await,
+        Command::Token(token) => token::token(session, token).await,
         Command::Detach(detach) => daemon::detach(session, detach).await,
         Command::Audit(Audit::Verify { directory }) => audit::verify(session, &directory),
         Command::Completions { shell } => {

@@ -1,5 +1,7 @@
 //! What may be written on the command line of `limiter`. Types only; examples come first in each verb's `--help`.
 
+mod token;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -8,6 +10,7 @@ use limiter_common::{Address, Prefix};
 
 use crate::cli::packet::PacketKind;
 use crate::duration::Lifetime;
+pub use token::{CreateToken, Token};
 
 /// Where `limiterd` listens unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/limiter/limiter.sock";
@@ -102,6 +105,9 @@ pub enum Command {
     /// A configuration with a problem changes nothing.
     #[command(verbatim_doc_comment)]
     Reload,
+    /// Tokens for programs that use the API over the network
+    #[command(subcommand)]
+    Token(Token),
     /// Take protection off interfaces
     ///
     /// Examples:

@@ -3,6 +3,8 @@
 //! Whatever comes from elsewhere (reasons, names, messages) goes through [`printable`], so that nobody can steer the
 //! operator's terminal.
 
+mod tokens;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
@@ -11,6 +13,7 @@ use crate::cli::packet::PacketKind;
 use crate::config::Action;
 use crate::control::protocol::{Claim, Counters, Explanation, ReasonCount, Status};
 use crate::duration::rough;
+pub(super) use tokens::{new_token, tokens};
 
 /// Text without control characters and without marks that reorder what is shown (Unicode's bidirectional controls):
 /// each becomes an escape.

@@ -7,7 +7,7 @@ use crate::config::Action;
 use crate::control::client::ClientError;
 use crate::control::protocol::{
     AppliedLimit, Claim, Counters, Explanation, InterfaceCounters, InterfaceStatus, ListStatus, Problem,
-    ProblemKind, ReasonCount, Status, TableStatus,
+    ProblemKind, ReasonCount, Status, TableStatus, Token, TokenList,
 };
 use crate::daemon::options::Options;
 
@@ -56,6 +56,10 @@ fn command_lines() {
         "limiter explain 192.0.2.7 udp/53 --interface eth0",
         "limiter detach",
         "limiter detach eth0 eth1 --offline --pins /sys/fs/bpf/x",
+        "limiter token create --name a --scope report --scope block:prefix/24 --max-ttl 1h --max-prefix 32 --quota 1000/min --from 10.0.0.0/8 --from ::1 --expires 90d",
+        "limiter token list --json",
+        "limiter token revoke k3f7a2xq aaaaaaaa",
+        "limiter token rotate k3f7a2xq --overlap 1h",
         "limiter completions bash",
     ] {
         if let Err(error) = Arguments::try_parse_from(line.split(' ')) {
@@ -72,6 +76,12 @@ fn command_lines() {
         "limiter block add 192.0.2.7/33",
         "limiter block test 192.0.2.0/24",
         "limiter explain 192.0.2.7 icmp/8",
+        "limiter token create --name a",
+        "limiter token create --name a --scope write",
+        "limiter token create --name a --scope read --quota 1000",
+        "limiter token create --name a --scope read --max-prefix 33",
+        "limiter token revoke",
+        "limiter token revoke ../x",
         "limiter frobnicate",
         "limiter status --color sometimes",
     ] {
@@ -337,4 +347,43 @@ fn completions_and_man_pages_are_made() {
         let text = std::fs::read_to_string(directory.path().join(page)).unwrap();
         assert!(text.contains("Examples:"), "{page}");
     }
+}
+
+#[test]
+fn a_list_of_tokens() {
+    let now: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+    let token = |id: &str, name: &str| Token {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        scopes: vec!["report".to_owned(), "block:host".to_owned()],
+        max_seconds: None,
+        max_prefix: None,
+        per_minute: None,
+        from: Vec::new(),
+        created: "2026-01-01T00:00:00Z".to_owned(),
+        created_by: "uid:0".to_owned(),
+        expires: None,
+        last_used: None,
+        revoked: None,
+        former_until: None,
+    };
+    let list = TokenList {
+        tokens: vec![
+            Token {
+                max_seconds: Some(3600),
+                max_prefix: Some(32),
+                per_minute: Some(1000),
+                from: vec!["10.0.0.0/8".to_owned(), "2001:db8::/32".to_owned()],
+                expires: Some("2026-04-01T12:00:00Z".to_owned()),
+                last_used: Some("2026-01-01T11:58:00Z".to_owned()),
+                ..token("k3f7a2xq", "checkout")
+            },
+            Token { revoked: Some("2026-01-01T01:00:00Z".to_owned()), ..token("bbbbbbbb", "old") },
+            Token { expires: Some("2026-01-01T12:00:00Z".to_owned()), ..token("cccccccc", "older") },
+            token("dddddddd", "steer\u{1b}[2J"),
+        ],
+    };
+    let mut out = rendered(|out| render::tokens(out, PLAIN, &list, now));
+    out.push_str(&rendered(|out| render::new_token(out, &list.tokens[0])));
+    insta::assert_snapshot!(out);
 }

@@ -1,5 +1,7 @@
 //! The other end of the control socket. One connection per request: the socket is local, and a command makes one.
 
+mod tokens;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};

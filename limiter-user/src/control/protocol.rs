@@ -2,9 +2,12 @@
 //!
 //! Times are RFC 3339 strings in UTC. Fields are only ever added.
 
+mod tokens;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Action;
+pub use tokens::{NewToken, RotateRequest, Token, TokenList, TokenRequest};
 
 /// Asks for addresses or prefixes to be blocked or allowed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
