@@ -22,7 +22,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::access::Authenticator;
+use crate::config::{Access, Config};
 use crate::control::peers::Operators;
 use crate::control::protocol::{Detached, Problem, ProblemKind, Reloaded, Status, TableStatus};
 use crate::control::server::{self, App, Backend, Request, Tcp};
@@ -34,6 +35,7 @@ use crate::dataplane::kernel::{Dataplane, OpenOptions};
 use crate::enforcer::{self, Parameters, Summary};
 use crate::heap;
 use crate::host::Lifelines;
+use crate::http::stopped;
 use crate::links::Changed;
 use crate::metrics::{self, DaemonState, LastReload};
 use crate::{host, links, telemetry};
@@ -49,6 +51,10 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(30);
 /// Between two questions after this machine's addresses, however often they change.
 const LIFELINES_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at the keys of issuers.
+const TEND: Duration = Duration::from_secs(60);
+/// The file of the tokens, in the directory of the state.
+const TOKENS: &str = "tokens.json";
 /// What a stop waits for the servers and the enforcer.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -154,8 +160,13 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let (stop, stopping) = watch::channel(false);
     let (to_daemon, requests) = mpsc::channel(16);
     let (reader_too, clock) = (Arc::clone(&reader), host::now);
+    let access = Arc::new(Authenticator::open(&config.state_directory.join(TOKENS)));
+    configure(&access, &config);
+    let tending = tokio::spawn(tend(Arc::clone(&access), stopping.clone()));
+    let access_too = Arc::clone(&access);
     let (readiness, ready) = watch::channel(false);
-    let backend = Backend { enforcer: enforcer.clone(), reader: reader_too, clock, daemon: to_daemon, ready };
+    let backend =
+        Backend { enforcer: enforcer.clone(), reader: reader_too, clock, daemon: to_daemon, ready, access };
     let app = App::new(backend);
     let mut servers = vec![tokio::spawn(server::serve(socket, operators, app.clone(), stopping.clone()))];
     let tcp = config.api.as_ref().map(|api| Tcp::start(api, &app, &stopping));
@@ -182,6 +193,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         notes,
         metrics_problem,
         tcp,
+        access: access_too,
         readiness,
         needs_restart: Vec::new(),
         published,
@@ -200,6 +212,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     drop(daemon);
 
     stop.send_replace(true);
+    servers.push(tending);
     servers.extend(tcp.into_iter().flat_map(Tcp::into_listeners));
     for server in servers {
         end(server).await;
@@ -212,6 +225,28 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     outcome?;
     tracing::info!("stopped; enforcement stays on, `limiter detach` takes it off");
     Ok(())
+}
+
+/// Who may come over the network: nobody, without `[api]`.
+fn configure(access: &Authenticator, config: &Config) {
+    let nobody = Access::default();
+    access.configure(config.api.as_ref().map_or(&nobody, |api| &api.access), &config.protected);
+}
+
+/// Writes down what is known of the use of tokens, and reads the keys of issuers again, until the daemon stops.
+async fn tend(access: Arc<Authenticator>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let stopping = tokio::select! {
+            () = tokio::time::sleep(TEND) => false,
+            () = stopped(&mut stop) => true,
+        };
+        let access = Arc::clone(&access);
+        // Files. It can only fail by a panic, which is logged elsewhere.
+        let _ = tokio::task::spawn_blocking(move || access.tend()).await;
+        if stopping {
+            return;
+        }
+    }
 }
 
 /// Waits for a task that was told to stop.
@@ -242,6 +277,7 @@ struct Daemon {
     metrics_problem: watch::Receiver<Option<String>>,
     /// `None` without `[api]`.
     tcp: Option<Tcp>,
+    access: Arc<Authenticator>,
     /// For who asks whether all is well.
     readiness: watch::Sender<bool>,
     /// Of the last reload.
@@ -502,6 +538,8 @@ impl Daemon {
                 let configured = tokio::task::block_in_place(|| interfaces.configure(wanted, Instant::now()));
                 changes.extend(configured.changes);
                 let mut problems = configured.problems;
+                let access = &self.access;
+                tokio::task::block_in_place(|| configure(access, &self.config));
                 if let (Some(tcp), Some(api)) = (&mut self.tcp, &self.config.api)
                     && let Err(problem) = tcp.reload(api)
                 {
@@ -605,6 +643,7 @@ impl Daemon {
         let mut warnings = self.notes.clone();
         warnings.extend(self.metrics_problem.borrow().clone());
         warnings.extend(self.tcp.iter().flat_map(Tcp::problems));
+        warnings.extend(self.access.warnings());
         warnings.extend(self.reload_problem.clone());
         warnings.extend(self.needs_restart.iter().cloned());
         warnings.extend(summary.warnings.iter().cloned());

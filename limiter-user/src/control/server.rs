@@ -23,12 +23,13 @@ use axum::Router;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use crate::access::Authenticator;
 use crate::control::peers::{Operators, Peer, Role};
 use crate::control::protocol::{DetachRequest, Detached, Problem, Reloaded, Status};
 use crate::dataplane::Reader;
 use crate::enforcer;
 use crate::http::{Activity, Version, serve_connection, stopped};
-use gate::{Gate, Identify, Origin};
+use gate::{Gate, Origin};
 
 pub use listen::{Socket, bind};
 pub use tcp::Tcp;
@@ -61,6 +62,8 @@ pub struct Backend {
     pub daemon: mpsc::Sender<Request>,
     /// Whether everything is loaded and protected.
     pub ready: watch::Receiver<bool>,
+    /// Who may come over the network.
+    pub access: Arc<Authenticator>,
 }
 
 /// What is served, wherever a request comes from.
@@ -74,14 +77,10 @@ pub struct App {
 impl App {
     #[must_use]
     pub fn new(backend: Backend) -> Self {
-        let identify: Identify = Arc::new(|_, _, _| Err(gate::nobody()));
-        Self::with(backend, identify)
-    }
-
-    fn with(backend: Backend, identify: Identify) -> Self {
         let traffic = Arc::<Traffic>::default();
         let clock = backend.clock;
-        let router = routes::router(backend, Gate::new(identify, Arc::clone(&traffic)));
+        let gate = Gate::new(Arc::clone(&backend.access), clock, Arc::clone(&traffic));
+        let router = routes::router(backend, gate);
         Self { router, traffic, clock }
     }
 

@@ -77,10 +77,11 @@ async fn added(
     // As it is kept: without control characters, and short.
     let reason = reason.as_deref().and_then(blocklist::reason);
     let (prefixes, reason) = (prefixes.as_slice(), reason.as_deref());
-    let (actor, id) = (caller.actor(), caller.id());
-    let decision = Decision { action, change: "add", prefixes, seconds, reason, force, actor: &actor, id };
+    let (actor, peer, id) = (caller.actor(), caller.peer(), caller.id());
+    let decision =
+        Decision { action, change: "add", prefixes, seconds, reason, force, actor: &actor, peer, id };
     let allowed = count(&caller, prefixes.len()).and_then(|()| {
-        entries(action, &caller, seconds, prefixes.iter().filter_map(|text| text.parse().ok()))
+        entries(action, &shared, &caller, seconds, prefixes.iter().filter_map(|text| text.parse().ok()))
     });
     if let Err(refusal) = allowed {
         decision.refused(&refusal.problem.detail);
@@ -128,9 +129,11 @@ async fn removed(
 ) -> Result<RemoveResponse, Refusal> {
     let request: RemoveRequest = body::parse(&bytes)?;
     let prefixes = request.prefixes.clone();
-    let (prefixes, actor, id) = (prefixes.as_slice(), caller.actor(), caller.id());
+    let (actor, peer, id) = (caller.actor(), caller.peer(), caller.id());
+    let prefixes = prefixes.as_slice();
     let (seconds, reason, force) = (None, None, false);
-    let decision = Decision { action, change: "remove", prefixes, seconds, reason, force, actor: &actor, id };
+    let decision =
+        Decision { action, change: "remove", prefixes, seconds, reason, force, actor: &actor, peer, id };
     if let Err(refusal) = count(&caller, prefixes.len()) {
         decision.refused(&refusal.problem.detail);
         return Err(refusal);
@@ -166,7 +169,7 @@ pub(super) async fn import(
         return Err(Refusal::busy(503, "other imports are under way; try again in a moment", 5));
     };
     let parsed = parse(&headers, &caller, body).await?;
-    let (actor, id) = (caller.actor(), caller.id());
+    let (actor, peer, id) = (caller.actor(), caller.peer(), caller.id());
     let reason = query.reason.as_deref().and_then(blocklist::reason);
     let decision = Decision {
         action: Action::Block,
@@ -176,9 +179,10 @@ pub(super) async fn import(
         reason: reason.as_deref(),
         force: query.force,
         actor: &actor,
+        peer,
         id,
     };
-    if let Err(refusal) = entries(Action::Block, &caller, query.seconds, parsed.prefixes.iter()) {
+    if let Err(refusal) = entries(Action::Block, &shared, &caller, query.seconds, parsed.prefixes.iter()) {
         decision.refused(&refusal.problem.detail);
         return Err(refusal);
     }
@@ -230,6 +234,7 @@ fn count(caller: &Caller, prefixes: usize) -> Result<(), Refusal> {
 /// Whether the caller may ask for each of `prefixes`, and for so many. All or none.
 fn entries(
     action: Action,
+    shared: &Shared,
     caller: &Caller,
     seconds: Option<u64>,
     prefixes: impl Iterator<Item = Prefix>,
@@ -238,9 +243,9 @@ fn entries(
         return Ok(());
     }
     let ttl = seconds.map(Duration::from_secs);
-    let (mut number, mut refused, mut items) = (0u64, 0, Vec::new());
+    let (mut number, mut refused, mut items) = (0u32, 0u32, Vec::new());
     for prefix in prefixes {
-        number += 1;
+        number = number.saturating_add(1);
         let entry = Some(Entry { prefix, ttl });
         let need = match action {
             Action::Block => Need::Block(entry),
@@ -260,7 +265,8 @@ fn entries(
         refusal.problem.items = items;
         return Err(refusal);
     }
-    caller.charge(number)
+    let backend = &shared.backend;
+    Ok(backend.access.charge(&caller.principal, number, (backend.clock)())?)
 }
 
 /// Puts the outcome on record, and hands it on.

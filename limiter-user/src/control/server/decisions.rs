@@ -1,5 +1,7 @@
 //! The record of who changed what, apart from the operational log: one event for each request that changed something.
 
+use std::net::IpAddr;
+
 use crate::config::Action;
 use crate::telemetry::DECISION;
 
@@ -20,6 +22,8 @@ pub(super) struct Decision<'a> {
     pub(super) force: bool,
     /// As in audits: `uid:0`, `token:ID`.
     pub(super) actor: &'a str,
+    /// Where the request comes from; `None` for this machine.
+    pub(super) peer: Option<IpAddr>,
     /// Of the request.
     pub(super) id: &'a str,
 }
@@ -37,6 +41,7 @@ impl Decision<'_> {
             reason = self.reason,
             force = self.force,
             actor = self.actor,
+            peer = self.peer.map(tracing::field::display),
             request = self.id,
             "decided"
         );
@@ -50,6 +55,7 @@ impl Decision<'_> {
             change = self.change,
             prefixes = self.named(),
             actor = self.actor,
+            peer = self.peer.map(tracing::field::display),
             request = self.id,
             why,
             "refused"

@@ -13,16 +13,15 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
-use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 
 use super::body::Bounds;
 use super::refusal::{Refusal, written};
 use super::traffic::{Outcome, Traffic};
-use crate::access::{Need, Principal};
+use crate::access::{Authenticator, Certificate, Need, Principal};
 use crate::control::peers::Role;
 use crate::control::protocol::ProblemKind;
-use crate::enforcer;
+use crate::enforcer::{self, Now};
 use crate::http::Activity;
 
 /// Requests from the network that are worked on at a time.
@@ -42,7 +41,7 @@ pub(super) enum Origin {
     /// The control socket. The kernel says who it is.
     Socket { uid: u32, role: Option<Role> },
     /// The network. TLS says who it is, if the client has shown a certificate.
-    Network { peer: IpAddr, certificate: Option<CertificateDer<'static>>, activity: Arc<Activity> },
+    Network { peer: IpAddr, certificate: Option<Arc<Certificate>>, activity: Arc<Activity> },
 }
 
 /// The id of a request, in its answer and in the log.
@@ -55,6 +54,7 @@ pub(super) struct Caller {
     pub(super) principal: Arc<Principal>,
     pub(super) bounds: Bounds,
     id: RequestId,
+    peer: Option<IpAddr>,
 }
 
 impl Caller {
@@ -75,9 +75,9 @@ impl Caller {
         Ok(enforcer::Caller { owner, actor: Arc::from(self.actor()) })
     }
 
-    /// Takes `number` of what the caller may ask for.
-    pub(super) fn charge(&self, _number: u64) -> Result<(), Refusal> {
-        Ok(())
+    /// Where the request comes from; `None` for this machine.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.peer
     }
 }
 
@@ -90,26 +90,26 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         let (Some(principal), Some(bounds), Some(id)) = found else {
             return Err(Refusal::failed("nobody said who asks"));
         };
-        Ok(Self { principal: Arc::clone(principal), bounds: *bounds, id: RequestId::clone(id) })
+        let peer = match extensions.get() {
+            Some(Origin::Network { peer, .. }) => Some(*peer),
+            Some(Origin::Socket { .. }) | None => None,
+        };
+        Ok(Self { principal: Arc::clone(principal), bounds: *bounds, id: RequestId::clone(id), peer })
     }
 }
-
-/// Finds out who asks over the network: by address, certificate and `Authorization`.
-pub(super) type Identify = Arc<
-    dyn Fn(IpAddr, Option<&CertificateDer<'_>>, Option<&str>) -> Result<Principal, Refusal> + Send + Sync,
->;
 
 /// The state of the gate.
 #[derive(Clone)]
 pub(super) struct Gate {
-    identify: Identify,
+    access: Arc<Authenticator>,
+    clock: fn() -> Now,
     requests: Arc<Semaphore>,
     traffic: Arc<Traffic>,
 }
 
 impl Gate {
-    pub(super) fn new(identify: Identify, traffic: Arc<Traffic>) -> Self {
-        Self { identify, requests: Arc::new(Semaphore::new(MAX_REQUESTS)), traffic }
+    pub(super) fn new(access: Arc<Authenticator>, clock: fn() -> Now, traffic: Arc<Traffic>) -> Self {
+        Self { access, clock, requests: Arc::new(Semaphore::new(MAX_REQUESTS)), traffic }
     }
 
     fn identify(&self, origin: &Origin, headers: &HeaderMap) -> Result<Principal, Refusal> {
@@ -132,18 +132,13 @@ impl Gate {
                 }
                 // What is not text is no token either.
                 let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
-                let principal = (self.identify)(*peer, certificate.as_ref(), authorization)?;
+                let (certificate, now) = (certificate.as_deref(), (self.clock)());
+                let principal = self.access.authenticate(*peer, certificate, authorization, now)?;
                 activity.prove();
                 Ok(principal)
             }
         }
     }
-}
-
-/// Nobody is known.
-pub(super) fn nobody() -> Refusal {
-    let detail = "it is not known who asks; send Authorization: Bearer with a token, which `limiter token create` makes";
-    Refusal::new(ProblemKind::NotAuthorised, 401, detail)
 }
 
 /// Lets those through who are somebody.

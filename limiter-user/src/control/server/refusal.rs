@@ -1,11 +1,14 @@
 //! Problems on their way out (RFC 9457). All of them look alike, whoever refuses: they are written by one layer, which
 //! knows the request's id.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::access::{OverQuota, Unauthenticated};
 use crate::control::protocol::{Problem, ProblemKind};
 use crate::enforcer;
 
@@ -46,6 +49,11 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..Self::new(ProblemKind::Busy, status, detail) }
     }
 
+    fn after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+        Self { retry_after: Some(u32::try_from(seconds).unwrap_or(u32::MAX)), ..self }
+    }
+
     /// Whoever was to answer is gone.
     pub(super) fn stopping<E>(_: E) -> Self {
         Self::busy(503, "the daemon is stopping", 5)
@@ -61,6 +69,34 @@ impl From<Problem> for Refusal {
 impl From<enforcer::Error> for Refusal {
     fn from(error: enforcer::Error) -> Self {
         Problem::from(error).into()
+    }
+}
+
+impl From<Unauthenticated> for Refusal {
+    fn from(error: Unauthenticated) -> Self {
+        let refusal = match error.status() {
+            429 => Self::new(ProblemKind::Busy, 429, error.to_string()),
+            status => Self::new(ProblemKind::NotAuthorised, status, error.to_string()),
+        };
+        match error {
+            Unauthenticated::Wait(wait) => refusal.after(wait),
+            Unauthenticated::Missing
+            | Unauthenticated::Malformed
+            | Unauthenticated::Token(_)
+            | Unauthenticated::Jwt(_)
+            | Unauthenticated::NoIssuer
+            | Unauthenticated::NoRole => refusal,
+        }
+    }
+}
+
+impl From<OverQuota> for Refusal {
+    fn from(error: OverQuota) -> Self {
+        let refusal = Self::new(ProblemKind::Busy, 429, error.to_string());
+        match error.retry_after {
+            Some(wait) => refusal.after(wait),
+            None => refusal,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::App;
 use super::doors::{Doors, Place, Room};
 use super::gate::Origin;
 use super::traffic::Connection;
+use crate::access::Certificate;
 use crate::config::Api;
 use crate::http::{Activity, Patience, Version, serve_connection, stopped};
 use crate::tls::{self, H2, Identity};
@@ -270,12 +271,12 @@ async fn connection(
     drop(inside);
 }
 
-type Certificate = rustls::pki_types::CertificateDer<'static>;
-
 /// The protocol, and who the client is by its certificate.
-fn agreed_on(stream: &TlsStream<TcpStream>) -> (Version, Option<Certificate>) {
+fn agreed_on(stream: &TlsStream<TcpStream>) -> (Version, Option<Arc<Certificate>>) {
     let (_, session) = stream.get_ref();
     let version = if session.alpn_protocol() == Some(H2) { Version::Http2 } else { Version::Http1 };
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
-    (version, certificate.map(|certificate| certificate.clone().into_owned()))
+    // What TLS took for a certificate can be read. If not, the client is nobody.
+    let certificate = certificate.and_then(|der| Certificate::parse(der).ok());
+    (version, certificate.map(Arc::new))
 }

@@ -36,6 +36,7 @@ struct Fixture {
     server: tokio::task::JoinHandle<()>,
     daemon: mpsc::Receiver<Request>,
     app: App,
+    access: Arc<Authenticator>,
     readiness: watch::Sender<bool>,
     stopping: watch::Receiver<bool>,
     /// Goes with the fixture.
@@ -64,9 +65,12 @@ impl Fixture {
         let (enforcer, _) = start.await.unwrap().unwrap();
         let (to_daemon, daemon) = mpsc::channel(1);
         let reader = Arc::new(tables.clone());
+        let access = Arc::new(Authenticator::open(&directory.path().join("tokens.json")));
         let (readiness, ready) = watch::channel(true);
-        let backend = Backend { enforcer: enforcer.clone(), reader, clock: noon, daemon: to_daemon, ready };
-        let app = App::with(backend, tcp::identify());
+        let access_too = Arc::clone(&access);
+        let backend =
+            Backend { enforcer: enforcer.clone(), reader, clock: noon, daemon: to_daemon, ready, access };
+        let app = App::new(backend);
         let path = directory.path().join("run/limiter.sock");
         let socket = bind(&path, ROOT_ONLY).await.unwrap();
         let (stop, stopping) = watch::channel(false);
@@ -82,6 +86,7 @@ impl Fixture {
             server,
             daemon,
             app,
+            access: access_too,
             readiness,
             stopping,
             _directory: directory,
