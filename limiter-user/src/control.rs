@@ -10,6 +10,10 @@
 //! | `GET /v1/status` | [`protocol::Status`] |
 //! | `GET /v1/counters` | [`protocol::Counters`] |
 //! | `POST /v1/reload` | [`protocol::Reloaded`] |
+//! | `POST /v1/tokens` ([`protocol::TokenRequest`]) | [`protocol::NewToken`] |
+//! | `GET /v1/tokens` | [`protocol::TokenList`] |
+//! | `POST /v1/tokens/ID/revoke` | [`protocol::Token`] |
+//! | `POST /v1/tokens/ID/rotate` ([`protocol::RotateRequest`]) | [`protocol::NewToken`] |
 //! | `POST /v1/detach` ([`protocol::DetachRequest`]) | [`protocol::Detached`] |
 //!
 //! Errors are [`protocol::Problem`]s (RFC 9457) with a status of 4xx or 5xx.

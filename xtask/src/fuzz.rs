@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::{setup, shell, workspace};
 
 /// The targets, in the order in which they run.
-const TARGETS: [&str; 4] = ["parse", "decide", "limits", "config"];
+const TARGETS: [&str; 5] = ["parse", "decide", "limits", "config", "tokens"];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args)]

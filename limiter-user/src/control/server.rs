@@ -14,6 +14,7 @@ mod listing;
 mod refusal;
 mod routes;
 mod tcp;
+mod tokens;
 mod traffic;
 
 use std::io;

@@ -33,7 +33,10 @@ fn write() -> Result<()> {
     }
     // Its input is numbers; any length does to begin with.
     seed(directory, "limits", "zeros", &[0; 256])?;
-    seed(directory, "config", "example", CONFIG.as_bytes())
+    seed(directory, "config", "example", CONFIG.as_bytes())?;
+    let token = format!("Bearer lmt_k3f7a2xq_{}", "0123456789abcdef".repeat(4));
+    seed(directory, "tokens", "token", token.as_bytes())?;
+    seed(directory, "tokens", "jwt", b"bearer eyJhbGciOiJFUzI1NiJ9.e30.c2lnbmF0dXJl")
 }
 
 fn seed(directory: &Path, target: &str, name: &str, bytes: &[u8]) -> Result<()> {

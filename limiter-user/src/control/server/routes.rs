@@ -18,7 +18,7 @@ use super::body::{self, Bounds};
 use super::gate::{self, Gate, needs};
 use super::idempotency::Answers;
 use super::refusal::Refusal;
-use super::{Backend, Request, changes, listing};
+use super::{Backend, Request, changes, listing, tokens};
 use crate::access::Need;
 use crate::control::protocol::{
     Counters, DetachRequest, Detached, Explanation, InterfaceCounters, ProblemKind, ReasonCount, Reloaded,
@@ -55,6 +55,9 @@ pub(super) fn router(backend: Backend, gate: Gate) -> Router {
         .route("/v1/counters", read(get(counters)))
         .route("/v1/reload", needs(Need::Config, post(reload)))
         .route("/v1/detach", needs(Need::Admin, post(detach)))
+        .route("/v1/tokens", needs(Need::Admin, post(tokens::create).get(tokens::list)))
+        .route("/v1/tokens/{id}/revoke", needs(Need::Admin, post(tokens::revoke)))
+        .route("/v1/tokens/{id}/rotate", needs(Need::Admin, post(tokens::rotate)))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .fallback(async || {

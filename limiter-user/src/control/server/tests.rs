@@ -20,6 +20,7 @@ use crate::enforcer::{Now, Parameters};
 use crate::host::Lifelines;
 
 mod tcp;
+mod tokens;
 
 const ROOT_ONLY: Operators = Operators { group: None, readers: None };
 
