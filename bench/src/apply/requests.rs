@@ -2,10 +2,11 @@
 //! with the answer its blocks are durable. Beside them one block by a command of ipset or nftables, as fail2ban does it.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use limiter_tests::netns::output;
 use limiter_tests::{Config, Daemon, Lab, Namespace};
 use serde_json::{Value, json};
@@ -18,6 +19,10 @@ use crate::statistics::spread;
 
 /// Blocks in a request, and how many requests, in the long form and in the short one.
 const REQUESTS: [(u32, [u32; 2]); 3] = [(1, [1000, 200]), (1000, [40, 10]), (10_000, [20, 5])];
+/// Connections that ask at the same time for one block after the other, how many requests each, and how often all of it.
+const CONNECTIONS: [u32; 2] = [8, 32];
+const MANY_REQUESTS: u32 = 500;
+const ROUNDS: u32 = 3;
 /// Commands of others.
 const COMMANDS: u32 = 50;
 
@@ -40,6 +45,16 @@ pub(super) fn run(lab: &Lab, quick: bool) -> Result<Value> {
         }
         let rate = line(&format!("limiter, {blocks} in a request, durable"), &rates);
         figures.push(json!({ "blocks": blocks, "per_second": rate.json() }));
+    }
+    for connections in CONNECTIONS {
+        let requests = if quick { MANY_REQUESTS / 5 } else { MANY_REQUESTS };
+        let rates = (0..ROUNDS).map(|_| {
+            let prefixes = addresses.by_ref().take((connections * requests) as usize).collect();
+            at_the_same_time(&daemon.places.socket, connections, prefixes)
+        });
+        let rates: Vec<f64> = rates.collect::<Result<_>>()?;
+        let rate = line(&format!("limiter, 1 in a request, {connections} connections"), &rates);
+        figures.push(json!({ "blocks": 1, "connections": connections, "per_second": rate.json() }));
     }
     daemon.terminate()?;
     daemon.remove_pins()?;
@@ -78,6 +93,27 @@ pub(super) fn run(lab: &Lab, quick: bool) -> Result<Value> {
         others.insert(program.to_owned(), rate.json());
     }
     Ok(json!({ "limiter": figures, "commands": others }))
+}
+
+/// Blocks all of `prefixes`, one in a request, over so many connections; returns how many a second.
+fn at_the_same_time(socket: &Path, connections: u32, prefixes: Vec<String>) -> Result<f64> {
+    let each = prefixes.len().div_ceil(connections as usize).max(1);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let threads = prefixes.chunks(each).map(|part| {
+            scope.spawn(move || -> Result<()> {
+                let mut connection = Connection::open(socket)?;
+                part.iter().try_for_each(|prefix| connection.block(vec![prefix.clone()]))
+            })
+        });
+        // All of them run before the first is waited for.
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(done) => done,
+            Err(_) => bail!("a connection gave up"),
+        })
+    })?;
+    Ok(f64::from(u32::try_from(prefixes.len())?) / start.elapsed().as_secs_f64())
 }
 
 fn address(index: u32) -> String {

@@ -3,13 +3,15 @@
 mod token;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use limiter_common::{Address, Prefix};
 
+use crate::blocklist::Owner;
 use crate::cli::packet::PacketKind;
-use crate::duration::Lifetime;
+use crate::duration::{InvalidLifetime, Lifetime};
 pub use token::{CreateToken, Token};
 
 /// Where `limiterd` listens unless configured otherwise.
@@ -160,8 +162,10 @@ pub enum Block {
     ///   limiter block add 192.0.2.7
     ///   limiter block add 192.0.2.7 2001:db8:bad::/48 --for 4h --reason "scanner"
     ///   generate-offenders | limiter block add - --for 10m
+    ///   limiter block add 192.0.2.7 --for escalate --owner fail2ban:sshd
     ///
-    /// All of them or none. What is blocked already gets the new reason and end.
+    /// All of them or none. What is blocked already gets the new reason and end. With `--for escalate`, whoever comes
+    /// back after a block is blocked for longer, as [escalation] of the configuration says.
     #[command(verbatim_doc_comment)]
     Add(Add),
     /// Take blocks off again
@@ -169,8 +173,11 @@ pub enum Block {
     /// Examples:
     ///   limiter block remove 192.0.2.7
     ///   limiter block remove 192.0.2.7 2001:db8:bad::/48
+    ///   limiter block remove 192.0.2.7 --all-owners
+    ///   limiter block remove --owner feed:spam --all
     ///
-    /// Exits with 5 if one was not there; the others are removed.
+    /// Your own claims, unless it says whose; others still block, and are told. Exits with 5 if one was not there; the
+    /// others are removed.
     #[command(verbatim_doc_comment)]
     Remove(Remove),
     /// List blocks
@@ -178,11 +185,12 @@ pub enum Block {
     /// Examples:
     ///   limiter block list
     ///   limiter block list --json | jq -r .prefix
+    ///   limiter block list --owner fail2ban:sshd
     ///
     /// HITS and SEEN are sampled estimates of what was dropped of late, for the sources that send most.
     /// As JSON, one object a line.
     #[command(verbatim_doc_comment)]
-    List,
+    List(List),
     /// Whether an address is dropped by a block
     ///
     /// Examples:
@@ -208,10 +216,10 @@ pub enum Block {
     /// Examples:
     ///   limiter block export > blocks.txt
     ///
-    /// The operator's own blocks, one a line; what lists block stays in their files. Ends and reasons are
-    /// comments. With --json the same as list.
+    /// One owner's blocks, one a line; the operator's unless it says whose. Ends and reasons are comments. With
+    /// --json the same as list.
     #[command(verbatim_doc_comment)]
-    Export,
+    Export(Export),
 }
 
 #[derive(Debug, Subcommand)]
@@ -238,7 +246,7 @@ pub enum Allow {
     /// Examples:
     ///   limiter allow list
     #[command(verbatim_doc_comment)]
-    List,
+    List(List),
 }
 
 #[derive(Debug, Args)]
@@ -246,12 +254,15 @@ pub struct Add {
     /// Addresses or prefixes; `-` reads them from standard input
     #[arg(required = true, value_name = "ADDRESS", value_parser = source)]
     pub addresses: Vec<Source>,
-    /// For how long: 30s, 10m, 4h, 7d, permanent
+    /// For how long: 30s, 10m, 4h, 7d, permanent; escalate: longer each time
     #[arg(long = "for", value_name = "TIME", default_value = "permanent")]
-    pub lifetime: Lifetime,
+    pub length: Length,
     /// Why, for whoever finds it later
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Whose claims these are: feed:NAME, crowdsec, fail2ban:JAIL, app:NAME
+    #[arg(long, value_name = "OWNER")]
+    pub owner: Option<Owner>,
     /// Past the guards: own addresses, gateway, DNS, SSH peer, protected prefixes, very wide prefixes
     #[arg(long)]
     pub force: bool,
@@ -260,8 +271,34 @@ pub struct Add {
 #[derive(Debug, Args)]
 pub struct Remove {
     /// Addresses or prefixes; `-` reads them from standard input
-    #[arg(required = true, value_name = "ADDRESS", value_parser = source)]
+    #[arg(required_unless_present = "all", value_name = "ADDRESS", value_parser = source)]
     pub addresses: Vec<Source>,
+    /// Whose claims: feed:NAME, crowdsec, fail2ban:JAIL, app:NAME
+    #[arg(long, value_name = "OWNER")]
+    pub owner: Option<Owner>,
+    /// Whoever claims it, but for the files of lists
+    #[arg(long, conflicts_with = "owner")]
+    pub all_owners: bool,
+    /// Everything that the owner claims; asks before
+    #[arg(long, requires = "owner", conflicts_with = "addresses")]
+    pub all: bool,
+    /// With --all, do not ask
+    #[arg(long, requires = "all")]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only what this owner claims: operator, list:NAME, feed:NAME, crowdsec, fail2ban:JAIL, app:NAME
+    #[arg(long, value_name = "OWNER")]
+    pub owner: Option<Owner>,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Whose blocks: operator, list:NAME, feed:NAME, crowdsec, fail2ban:JAIL, app:NAME
+    #[arg(long, value_name = "OWNER", default_value = "operator")]
+    pub owner: Owner,
 }
 
 #[derive(Debug, Args)]
@@ -274,6 +311,9 @@ pub struct Import {
     /// Why, for whoever finds it later
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Whose claims these are: feed:NAME, crowdsec, fail2ban:JAIL, app:NAME
+    #[arg(long, value_name = "OWNER")]
+    pub owner: Option<Owner>,
     /// Past the guards: own addresses, gateway, DNS, SSH peer, protected prefixes, very wide prefixes
     #[arg(long)]
     pub force: bool,
@@ -309,6 +349,22 @@ pub struct Detach {
     /// Where the daemon pins, if it cannot be asked
     #[arg(long, value_name = "DIRECTORY", default_value = DEFAULT_PINS)]
     pub pins: PathBuf,
+}
+
+/// How long a block lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    For(Lifetime),
+    /// Longer each time.
+    Escalate,
+}
+
+impl FromStr for Length {
+    type Err = InvalidLifetime;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLifetime> {
+        if text == "escalate" { Ok(Self::Escalate) } else { text.parse().map(Self::For) }
+    }
 }
 
 /// Where addresses come from.

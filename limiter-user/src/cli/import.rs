@@ -29,6 +29,7 @@ pub(super) async fn import(session: &mut Session<impl Write>, import: &Import) -
         reason: import.reason.clone(),
         force: import.force,
         ssh_peer: session.ssh_peer.clone(),
+        owner: import.owner.as_ref().map(ToString::to_string),
     };
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);

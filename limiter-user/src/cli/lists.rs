@@ -1,19 +1,19 @@
 //! `block` and `allow`: add, remove, list, export.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use limiter_common::Prefix;
 use limiter_common::prefix::InvalidPrefix;
 
+use crate::blocklist::Owner;
 use crate::cli::Session;
-use crate::cli::args::{Add, Remove, Source};
+use crate::cli::args::{Add, Length, Remove, Source};
 use crate::cli::failure::{Exit, Failure, Stop};
 use crate::cli::render::{self, counted};
 use crate::config::Action;
-use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest};
-
-/// Owner of what was asked for on the command line.
-const OPERATOR: &str = "operator";
+use crate::control::client::ClientError;
+use crate::control::protocol::{AddRequest, AddResponse, Escalated, RemoveRequest};
+use crate::duration::rough;
 
 pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: &Add) -> Result<Exit, Stop> {
     let prefixes = prefixes(&add.addresses)?;
@@ -26,14 +26,19 @@ pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: 
         }
         return Ok(Exit::Ok);
     }
+    let (seconds, escalate) = match add.length {
+        Length::For(lifetime) => (lifetime.seconds(), false),
+        Length::Escalate if action == Action::Block => (None, true),
+        Length::Escalate => return Err(Failure::usage("--for escalate is for blocks").into()),
+    };
     let request = AddRequest {
         prefixes,
-        seconds: add.lifetime.seconds(),
-        escalate: false,
+        seconds,
+        escalate,
         reason: add.reason.clone(),
         force: add.force,
         ssh_peer: session.ssh_peer.clone(),
-        owner: None,
+        owner: add.owner.as_ref().map(ToString::to_string),
     };
     let done = session.client.add(action, &request).await?;
     if session.json {
@@ -47,6 +52,9 @@ pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: 
         .collect::<Vec<_>>();
     let sentence = if sentence.is_empty() { "nothing to do".to_owned() } else { sentence.join(", ") };
     writeln!(session.out, "{sentence}")?;
+    for Escalated { prefix, level, seconds } in &done.escalated {
+        writeln!(session.out, "{} for {}, level {level}", render::printable(prefix), rough(*seconds))?;
+    }
     for prefix in &done.shadowed_by_allow {
         writeln!(io::stderr(), "limiter: {prefix} is also allowed, so it is not dropped")?;
     }
@@ -58,7 +66,17 @@ pub(super) async fn remove(
     action: Action,
     remove: &Remove,
 ) -> Result<Exit, Stop> {
-    let request = RemoveRequest { prefixes: prefixes(&remove.addresses)?, ..RemoveRequest::default() };
+    let owner = remove.owner.as_ref().map(ToString::to_string);
+    let request = if remove.all {
+        let claims = count(session, action, remove.owner.as_ref()).await?;
+        if !remove.yes {
+            confirm(action, claims, owner.as_deref().unwrap_or_default())?;
+        }
+        RemoveRequest { owner, all: true, expected: Some(claims), ..RemoveRequest::default() }
+    } else {
+        let prefixes = prefixes(&remove.addresses)?;
+        RemoveRequest { prefixes, owner, all_owners: remove.all_owners, ..RemoveRequest::default() }
+    };
     let done = session.client.remove(action, &request).await?;
     if session.json {
         session.json(&done)?;
@@ -74,8 +92,46 @@ pub(super) async fn remove(
     Ok(if done.missing.is_empty() { Exit::Ok } else { Exit::NotFound })
 }
 
-pub(super) async fn list(session: &mut Session<impl Write>, action: Action) -> Result<Exit, Stop> {
-    let mut lines = session.client.list(action).await?;
+/// How many claims `owner` has.
+async fn count(
+    session: &Session<impl Write>,
+    action: Action,
+    owner: Option<&Owner>,
+) -> Result<u64, ClientError> {
+    let mut lines = session.client.list(action, owner).await?;
+    let mut count = 0;
+    while let Some(claims) = lines.next().await? {
+        count += claims.len() as u64;
+    }
+    Ok(count)
+}
+
+/// Asks whoever sits at the terminal.
+fn confirm(action: Action, claims: u64, owner: &str) -> Result<(), Stop> {
+    let what = match action {
+        Action::Block => counted(claims, "block", "blocks"),
+        Action::Allow => counted(claims, "allow", "allows"),
+    };
+    if !io::stdin().is_terminal() {
+        let message = format!("this would remove {what} of {owner}; say --yes to do it without being asked");
+        return Err(Failure::usage(message).into());
+    }
+    write!(io::stderr(), "remove {what} of {owner}? [y/N] ")?;
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    read.map_err(|error| Failure::failed(format_args!("cannot read the answer: {error}")))?;
+    if line.trim().eq_ignore_ascii_case("y") {
+        return Ok(());
+    }
+    Err(Failure::failed("nothing was changed").into())
+}
+
+pub(super) async fn list(
+    session: &mut Session<impl Write>,
+    action: Action,
+    owner: Option<&Owner>,
+) -> Result<Exit, Stop> {
+    let mut lines = session.client.list(action, owner).await?;
     if !session.json {
         render::list_heading(&mut session.out, session.palette, action)?;
     }
@@ -94,13 +150,13 @@ pub(super) async fn list(session: &mut Session<impl Write>, action: Action) -> R
     Ok(Exit::Ok)
 }
 
-pub(super) async fn export(session: &mut Session<impl Write>) -> Result<Exit, Stop> {
+pub(super) async fn export(session: &mut Session<impl Write>, owner: &Owner) -> Result<Exit, Stop> {
     if session.json {
-        return list(session, Action::Block).await;
+        return list(session, Action::Block, None).await;
     }
-    let mut lines = session.client.list(Action::Block).await?;
+    let mut lines = session.client.list(Action::Block, Some(owner)).await?;
     while let Some(claims) = lines.next().await? {
-        for claim in claims.iter().filter(|claim| claim.owner == OPERATOR) {
+        for claim in &claims {
             render::export_row(&mut session.out, claim)?;
         }
     }

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 
 use crate::cli::packet::PacketKind;
 use crate::config::Action;
-use crate::control::protocol::{Claim, Counters, Explanation, ReasonCount, Status};
+use crate::control::protocol::{Claim, Counters, Explanation, Offence, ReasonCount, Status};
 use crate::duration::rough;
 pub(super) use tokens::{new_token, tokens};
 
@@ -146,6 +146,16 @@ pub(super) fn explanation(out: &mut impl Write, palette: Palette, is: &Explanati
     }
     for claim in &is.claims {
         claim_sentence(out, palette, claim)?;
+    }
+    for Offence { owner, offender, level, ends, forgotten } in &is.offences {
+        writeln!(
+            out,
+            "{} is at level {level} for {}: last block until {}, forgotten {}",
+            printable(offender),
+            printable(owner),
+            printable(ends),
+            printable(forgotten)
+        )?;
     }
     if !is.limits.is_empty() {
         writeln!(out)?;

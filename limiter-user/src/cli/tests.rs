@@ -6,8 +6,8 @@ use super::render::{self, Palette};
 use crate::config::Action;
 use crate::control::client::ClientError;
 use crate::control::protocol::{
-    AppliedLimit, Claim, Counters, Explanation, InterfaceCounters, InterfaceStatus, ListStatus, Problem,
-    ProblemKind, ReasonCount, Status, TableStatus, Token, TokenList,
+    AppliedLimit, Claim, Counters, Explanation, InterfaceCounters, InterfaceStatus, ListStatus, Offence,
+    Problem, ProblemKind, ReasonCount, Status, TableStatus, Token, TokenList,
 };
 use crate::daemon::options::Options;
 
@@ -173,7 +173,13 @@ fn an_explanation() {
         reason: "blocked".to_owned(),
         text: "the source is on a block list".to_owned(),
         claims: vec![claim(), list_claim()],
-        offences: Vec::new(),
+        offences: vec![Offence {
+            owner: "fail2ban:sshd".to_owned(),
+            offender: "192.0.2.7".to_owned(),
+            level: 2,
+            ends: "2026-01-02T04:04:05Z".to_owned(),
+            forgotten: "2026-03-03T04:04:05Z".to_owned(),
+        }],
         limits: vec![AppliedLimit {
             interface: "eth0".to_owned(),
             rule: "dns".to_owned(),

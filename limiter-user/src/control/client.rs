@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use crate::blocklist::Owner;
 use crate::config::Action;
 use crate::control::protocol::{
     AddRequest, AddResponse, Claim, Counters, DetachRequest, Detached, Explanation, Problem, ProblemKind,
@@ -86,6 +87,8 @@ pub struct ImportOptions {
     pub reason: Option<String>,
     pub force: bool,
     pub ssh_peer: Option<String>,
+    /// See [`AddRequest::owner`].
+    pub owner: Option<String>,
 }
 
 type Body = BoxBody<Bytes, io::Error>;
@@ -127,6 +130,7 @@ impl Client {
         query.optional("for", options.seconds);
         query.optional("reason", options.reason.as_deref());
         query.optional("ssh_peer", options.ssh_peer.as_deref());
+        query.optional("owner", options.owner.as_deref());
         query.optional("force", options.force.then_some("true"));
         // An error of the input breaks the request off, which the daemon takes for no request; the cause is kept
         // here, since what hyper makes of it says nothing.
@@ -146,9 +150,11 @@ impl Client {
         }
     }
 
-    /// The claims, as the daemon sends them.
-    pub async fn list(&self, action: Action) -> Result<Lines, ClientError> {
-        let answer = self.send(Method::GET, collection(action), "", empty(), ANSWER).await?;
+    /// The claims, or those of `owner`, as the daemon sends them.
+    pub async fn list(&self, action: Action, owner: Option<&Owner>) -> Result<Lines, ClientError> {
+        let mut query = Query::new(collection(action));
+        query.optional("owner", owner);
+        let answer = self.send(Method::GET, &query.0, "", empty(), ANSWER).await?;
         Ok(Lines { body: answer.into_body(), rest: Vec::new(), socket: self.socket.clone() })
     }
 

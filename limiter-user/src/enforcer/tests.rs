@@ -876,3 +876,6 @@ async fn what_a_broken_list_keeps_passes_the_guards_of_today() {
     setup.start();
     assert_eq!(setup.lists(), ["192.0.2.1 b"]);
 }
+
+// Behind the macro that it uses.
+mod owners;

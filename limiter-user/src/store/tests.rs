@@ -239,6 +239,63 @@ fn damaged_blocks_are_left_and_told() {
     }
 }
 
+/// A block as version 2 wrote it, in a file that has nothing else.
+fn version_2(directory: &Path, damage: bool) {
+    let path = directory.join("claims.redb");
+    let prefix = "192.0.2.7".parse().unwrap();
+    let key = Id::new(prefix, Action::Block, Owner::Operator).bytes();
+    let terms = [&5_u64.to_le_bytes()[..], &1000_u32.to_le_bytes(), &[0], b"why"].concat();
+    let mut rest = vec![1];
+    rest.extend(u16::try_from(terms.len()).unwrap().to_le_bytes());
+    rest.extend(&terms);
+    rest.extend([0, 0]);
+    rest.extend(&key);
+    let mut value = crc::checksum([&key, &rest]).to_le_bytes().to_vec();
+    value.extend(&rest);
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(CLAIMS_2).unwrap();
+        table.insert(key.as_slice(), value.as_slice()).unwrap();
+        if damage {
+            value[6] ^= 1;
+            table.insert(&b"\x04damaged"[..], value.as_slice()).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn what_an_earlier_build_stored_is_moved() {
+    for damage in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        version_2(directory.path(), damage);
+        for _ in 0..2 {
+            let opened = Store::open(directory.path(), BOOT, now());
+            assert_eq!((opened.lost, opened.warnings.len()), (damage, usize::from(damage)));
+            let found = sorted(&opened.records);
+            assert_eq!(found.len(), 1);
+            let Terms { until, created, actor, reason } = &found[0].terms;
+            assert_eq!((*until, *created), (Nanos::NEVER, 5));
+            assert_eq!((actor.as_deref(), reason.as_deref()), (Some("uid:1000"), Some("why")));
+        }
+        let database = Database::open(directory.path().join("claims.redb")).unwrap();
+        let transaction = database.begin_read().unwrap();
+        let left = transaction.list_tables().unwrap().filter(|table| table.name() == CLAIMS_2.name()).count();
+        assert_eq!(left, usize::from(damage), "what is damaged stays");
+    }
+}
+
+/// Nothing can be written, so nothing is moved; what is there counts all the same.
+#[test]
+fn what_an_earlier_build_stored_is_read_without_writing() {
+    let directory = tempfile::tempdir().unwrap();
+    version_2(directory.path(), false);
+    let path = directory.path().join("claims.redb");
+    assert_eq!(read_only(&path, BOOT, now()).unwrap().len(), 1);
+    assert_eq!(salvage(&path, BOOT, now()).len(), 1);
+}
+
 /// Writes of all sizes, wherever they meet blocks that are there.
 #[test]
 fn many_writes_follow_a_model() {

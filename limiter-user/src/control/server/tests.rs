@@ -123,7 +123,7 @@ fn add(prefixes: &[&str]) -> AddRequest {
 }
 
 async fn all(client: &Client, action: Action) -> Vec<Claim> {
-    let mut lines = client.list(action).await.unwrap();
+    let mut lines = client.list(action, None).await.unwrap();
     let mut all = Vec::new();
     while let Some(claims) = lines.next().await.unwrap() {
         all.extend(claims);

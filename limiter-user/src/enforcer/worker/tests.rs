@@ -279,3 +279,82 @@ fn the_end_of_blocks_is_recorded() {
     assert_eq!(told[1]["changed"], 100);
     assert!(told[1]["prefixes"].is_null(), "{log}");
 }
+
+fn request(prefixes: &[&str]) -> AddRequest {
+    AddRequest { prefixes: prefixes.iter().map(|text| (*text).to_owned()).collect(), ..AddRequest::default() }
+}
+
+/// What was begun together fails together: what was added is out of force again, what was removed stays so.
+#[test]
+fn a_commit_that_fails_is_told_to_everybody_who_waits_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut worker, kernel) = started(directory.path());
+    for prefix in ["192.0.2.1", "192.0.2.2"] {
+        add(&mut worker, prefix);
+    }
+    add_now(&mut worker, Action::Allow, request(&["192.0.2.3"])).unwrap();
+    let caller = Caller::operator(0);
+    let mut together = Together::default();
+    let mut adds = Vec::new();
+    for (action, escalate, prefix) in [
+        (Action::Block, false, "192.0.2.7"),
+        // The same again, which relies on it.
+        (Action::Block, false, "192.0.2.7"),
+        (Action::Block, true, "192.0.2.8"),
+        (Action::Allow, false, "192.0.2.9"),
+        // Nothing has to be stored.
+        (Action::Block, false, "192.0.2.1"),
+    ] {
+        let (reply, answer) = oneshot::channel();
+        let asked = AddRequest { escalate, ..request(&[prefix]) };
+        worker.add(&mut together, action, asked, &caller, reply);
+        adds.push(answer);
+    }
+    let mut removes = Vec::new();
+    for (action, prefix) in [(Action::Block, "192.0.2.2"), (Action::Allow, "192.0.2.3")] {
+        let (reply, answer) = oneshot::channel();
+        let gone = RemoveRequest { prefixes: vec![prefix.to_owned()], ..RemoveRequest::default() };
+        worker.remove(&mut together, action, &gone, &caller, reply);
+        removes.push(answer);
+    }
+    assert!(adds.iter_mut().all(|answer| answer.try_recv().is_err()), "not before it is durable");
+    // Blocks are in force, nothing else is.
+    assert_eq!(kernel.lists().len(), 5);
+    assert_eq!(worker.offences.len(), 1);
+    worker.store.fail();
+    worker.finish(&mut together);
+    let failed: Vec<bool> = adds.iter_mut().map(|answer| answer.try_recv().unwrap().is_err()).collect();
+    assert_eq!(failed, [true, true, true, true, false]);
+    assert!(removes.iter_mut().all(|answer| answer.try_recv().unwrap().is_err()));
+    let listed = |kernel: &MemoryDataplane| -> Vec<String> {
+        kernel.lists().iter().map(|change| change.prefix.to_string()).collect()
+    };
+    assert_eq!(listed(&kernel), ["192.0.2.1", "192.0.2.3", "192.0.2.9"]);
+    assert!(worker.offences.is_empty());
+    worker.settle();
+    drop(worker);
+    let (worker, kernel) = started(directory.path());
+    assert_eq!(listed(&kernel), ["192.0.2.1", "192.0.2.3", "192.0.2.9"]);
+    assert!(worker.offences.is_empty());
+}
+
+#[test]
+fn requests_about_the_same_do_not_share_a_commit_unless_both_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut worker, kernel) = started(directory.path());
+    let (mut together, caller) = (Together::default(), Caller::operator(0));
+    let (reply, mut added) = oneshot::channel();
+    worker.add(&mut together, Action::Block, request(&["192.0.2.1"]), &caller, reply);
+    let (reply, mut elsewhere) = oneshot::channel();
+    worker.add(&mut together, Action::Allow, request(&["192.0.2.9"]), &caller, reply);
+    assert!(added.try_recv().is_err() && elsewhere.try_recv().is_err());
+    let (reply, mut removed) = oneshot::channel();
+    let gone = RemoveRequest { prefixes: vec!["192.0.2.1".to_owned()], ..RemoveRequest::default() };
+    worker.remove(&mut together, Action::Block, &gone, &caller, reply);
+    assert_eq!(added.try_recv().unwrap().unwrap().added, 1);
+    assert!(elsewhere.try_recv().is_ok() && removed.try_recv().is_err());
+    assert_eq!(kernel.lists().len(), 2, "not removed before that is durable");
+    worker.finish(&mut together);
+    assert_eq!(removed.try_recv().unwrap().unwrap().removed, 1);
+    assert_eq!(kernel.lists().len(), 1);
+}
