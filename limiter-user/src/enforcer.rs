@@ -25,7 +25,7 @@ use crate::blocklist::Owner;
 use crate::config::{self, Action, Config};
 use crate::control::protocol::{
     AddRequest, AddResponse, Claim, Explanation, ListStatus, Offence, Problem, ProblemKind, RemoveRequest,
-    RemoveResponse,
+    RemoveResponse, Report, ReportResponse,
 };
 use crate::dataplane::Writer;
 use crate::heap;
@@ -266,6 +266,7 @@ enum Command {
     Add(Action, AddRequest, Caller, Reply<AddResponse>),
     Remove(Action, RemoveRequest, Caller, Reply<RemoveResponse>),
     Import(Action, config::lists::Parsed, ImportOptions, Caller, Reply<AddResponse>),
+    Report(Vec<Report>, Option<u64>, Caller, Reply<ReportResponse>),
     Page(Action, Option<Owner>, Option<Cursor>, usize, Reply<Page>),
     Lookup(Address, Reply<(Lookup, Arc<Config>)>),
     Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
@@ -325,6 +326,21 @@ impl Handle {
         caller: Caller,
     ) -> Result<AddResponse, Error> {
         self.ask(|reply| Command::Import(action, parsed, options, caller, reply)).await
+    }
+
+    /// Counts what applications report, and blocks what policies say, as claims of the caller; for `most` seconds at the
+    /// longest. What is refused does not keep the others from being counted.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. Then none of the blocks that would have followed is in force.
+    pub async fn report(
+        &self,
+        reports: Vec<Report>,
+        most: Option<u64>,
+        caller: Caller,
+    ) -> Result<ReportResponse, Error> {
+        self.ask(|reply| Command::Report(reports, most, caller, reply)).await
     }
 
     /// Up to `limit` claims of `action` behind `after`; from the start if `None`. Only those of `owner` if there is one:

@@ -2,11 +2,13 @@
 //!
 //! Times are RFC 3339 strings in UTC. Fields are only ever added.
 
+mod reports;
 mod tokens;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Action;
+pub use reports::{Blocked, Report, ReportResponse};
 pub use tokens::{NewToken, RotateRequest, Token, TokenList, TokenRequest};
 
 /// Asks for addresses or prefixes to be blocked or allowed.

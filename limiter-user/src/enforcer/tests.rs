@@ -28,6 +28,8 @@ macro_rules! clock {
     };
 }
 
+mod reports;
+
 fn at(seconds: u64) -> Now {
     Now { boot: Nanos::from_secs(seconds), wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds) }
 }

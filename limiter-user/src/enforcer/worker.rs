@@ -2,6 +2,7 @@
 
 mod import;
 mod purge;
+mod report;
 mod together;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -28,6 +29,7 @@ use crate::dataplane::{ApplyError, Change, Table};
 use crate::heap;
 use crate::host::Lifelines;
 use crate::prefixes::Prefixes;
+use crate::reports::Reports;
 use crate::store::{NotStored, Record, Repeat, Store, Write};
 use crate::telemetry::DECISION;
 use import::{Asked, Import, not_kept};
@@ -59,6 +61,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(60);
 pub(super) struct Worker {
     list: Blocklist,
     offences: Offences,
+    reports: Reports,
     store: Store,
     /// While what is stored could not be read: what was decided meanwhile, which outranks it.
     unseen: Option<HashSet<Key>>,
@@ -149,6 +152,7 @@ impl Worker {
         let mut worker = Self {
             list,
             offences,
+            reports: Reports::new(config.policies.clone()),
             store: opened.store,
             unseen: opened.unseen.then(HashSet::new),
             kernel,
@@ -447,6 +451,9 @@ impl Worker {
             }
             Command::Remove(action, request, caller, reply) => {
                 self.remove(together, action, &request, &caller, reply);
+            }
+            Command::Report(reports, most, caller, reply) => {
+                self.report(together, &reports, most, &caller, reply);
             }
             Command::Page(action, owner, after, limit, reply) => {
                 drop(reply.send(Ok(self.page(action, owner.as_ref(), after, limit))));
@@ -804,6 +811,7 @@ impl Worker {
             Job::Purge(purge) => self.end_purge(purge),
             Job::Reload(Reloading { lists, sentences, reply, .. }) => {
                 self.lists = lists;
+                self.reports.set_policies(self.config.policies.clone());
                 self.answer(reply, Ok(sentences));
             }
         }

@@ -10,10 +10,11 @@ use limiter_common::{Nanos, Prefix};
 
 use super::import::not_kept;
 use super::{TOLD, Worker, prefixes};
-use crate::admission::Admitted;
 use crate::blocklist::{Claim, Edit, Key, Offence, Offender, Outcome, Owner, OwnerId};
 use crate::config::Action;
-use crate::control::protocol::{AddRequest, AddResponse, Escalated, RemoveRequest, RemoveResponse};
+use crate::control::protocol::{
+    AddRequest, AddResponse, Escalated, RemoveRequest, RemoveResponse, ReportResponse,
+};
 use crate::enforcer::{Caller, Error, ImportOptions, Reply, lists, render};
 use crate::prefixes::Prefixes;
 use crate::store::{NotStored, Repeat, Write};
@@ -33,6 +34,17 @@ pub(super) struct Together {
 }
 
 impl Together {
+    pub(super) fn push(&mut self, begun: Begun) {
+        self.begun.push(begun);
+    }
+
+    /// Changes who is answered when the last request is made.
+    pub(super) fn last(&mut self, change: impl FnOnce(&mut Answer)) {
+        if let Some(last) = self.begun.last_mut() {
+            change(&mut last.answer);
+        }
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.writes.len() >= EDITS
     }
@@ -44,7 +56,7 @@ impl Together {
 
 /// When a request is in force, and what becomes of it when the disk refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Effect {
+pub(super) enum Effect {
     /// At once. Taken back.
     AtOnce,
     /// When it is durable. Taken back.
@@ -67,7 +79,7 @@ impl Effect {
 
 /// A request whose edits are made in the list, but not stored.
 #[derive(Debug)]
-struct Begun {
+pub(super) struct Begun {
     effect: Effect,
     /// The changes that the kernel has not seen, and what takes all of it back.
     outcome: Outcome,
@@ -79,16 +91,19 @@ struct Begun {
 }
 
 #[derive(Debug)]
-enum Answer {
+pub(super) enum Answer {
     Add(Reply<AddResponse>, AddResponse),
     Remove(Reply<RemoveResponse>, Result<RemoveResponse, Error>),
+    Report(Reply<ReportResponse>, ReportResponse),
+    /// Another part of the same request tells.
+    Nobody,
 }
 
 /// What is to be made of a request.
 #[derive(Debug, Default)]
-struct Planned {
-    edits: Vec<Edit>,
-    former: Vec<(Offender, Option<Offence>)>,
+pub(super) struct Planned {
+    pub(super) edits: Vec<Edit>,
+    pub(super) former: Vec<(Offender, Option<Offence>)>,
 }
 
 impl Worker {
@@ -144,7 +159,7 @@ impl Worker {
         let asked = self.asked(&options, owner, caller);
         let mut response = AddResponse::default();
         let planned = if escalate {
-            self.escalated(&admitted, &asked, &mut response)
+            self.escalated(admitted.prefixes(), &asked, None, &mut response)
         } else {
             let edits = self.edits(action, admitted.prefixes().iter(), &asked, &mut response);
             Planned { edits, former: Vec::new() }
@@ -227,24 +242,26 @@ impl Worker {
         }
     }
 
-    /// Blocks that last as long as the offender deserves; see [`crate::blocklist::Ladder`].
-    fn escalated(
+    /// Blocks that last as long as the offender deserves, but at most `most` seconds; see [`crate::blocklist::Ladder`].
+    pub(super) fn escalated(
         &mut self,
-        admitted: &Admitted,
+        prefixes: &Prefixes,
         asked: &super::import::Asked,
+        most: Option<u64>,
         response: &mut AddResponse,
     ) -> Planned {
         let (now, ladder) = ((self.clock)(), self.ladder(asked.owner).clone());
         let seconds_now = render::seconds(now.wall);
         let mut planned = Planned::default();
-        for prefix in admitted.prefixes().iter() {
-            let key = Key { prefix, action: admitted.action(), owner: asked.owner };
+        for prefix in prefixes.iter() {
+            let key = Key { prefix, action: Action::Block, owner: asked.owner };
             let claim = self.list.get(key).filter(|claim| claim.terms.until > now.boot);
             let offender = Offender::new(prefix, asked.owner);
             let runs = self.offences.get(offender).is_some_and(|last| last.ends > seconds_now);
             let (offence, seconds) = self.offences.next(offender, &ladder, seconds_now);
+            let seconds = seconds.min(most.unwrap_or(u64::MAX));
             let until = now.boot.saturating_add(Nanos::from_secs(seconds)).min(Nanos(u64::MAX - 1));
-            self.tell_shadowed(admitted.action(), prefix, now.boot, response);
+            self.tell_shadowed(Action::Block, prefix, now.boot, response);
             // What is longer stays, whoever of the owner's people asked for it.
             if claim.as_ref().is_some_and(|claim| runs || claim.terms.until >= until) {
                 response.unchanged += 1;
@@ -271,7 +288,7 @@ impl Worker {
     }
 
     /// Puts back what was remembered of offenders.
-    fn remember(&mut self, former: Vec<(Offender, Option<Offence>)>) {
+    pub(super) fn remember(&mut self, former: Vec<(Offender, Option<Offence>)>) {
         for (offender, offence) in former.into_iter().rev() {
             let ladder = self.config.escalation.of(self.list.owner_of(offender.owner()));
             self.offences.set(offender, offence, ladder);
@@ -280,7 +297,7 @@ impl Worker {
 
     /// Finishes what waits if a request about `prefixes` could not be told apart from it when it fails, or would bring it
     /// into force before its time. Whether what still waits is about the same.
-    fn make_way(&mut self, together: &mut Together, effect: Effect, prefixes: &Prefixes) -> bool {
+    pub(super) fn make_way(&mut self, together: &mut Together, effect: Effect, prefixes: &Prefixes) -> bool {
         let relies = together.is_about(prefixes);
         if relies && (together.deferred || effect != Effect::AtOnce) {
             self.finish(together);
@@ -294,7 +311,7 @@ impl Worker {
     }
 
     /// Makes the edits of a request, but for their being stored.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         together: &mut Together,
         effect: Effect,
@@ -355,6 +372,8 @@ impl Worker {
             match answer {
                 Answer::Add(reply, response) => drop(reply.send(done.map(|()| response))),
                 Answer::Remove(reply, response) => drop(reply.send(done.and(response))),
+                Answer::Report(reply, response) => drop(reply.send(done.map(|()| response))),
+                Answer::Nobody => {}
             }
         }
     }
