@@ -24,6 +24,9 @@ pub use authenticator::{Authenticator, Unauthenticated};
 pub use caps::{Caps, InvalidPerMinute, PerMinute};
 pub use certificate::{Certificate, InvalidCertificate};
 pub use jwt::Rejected;
+/// An issuer for tests.
+#[cfg(test)]
+pub(crate) use jwt::tests as issuer;
 pub(crate) use principal::RESERVED;
 pub use principal::{Denied, Entry, Kind, Need, Principal};
 pub use quota::OverQuota;

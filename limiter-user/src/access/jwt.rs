@@ -174,4 +174,4 @@ fn time(date: f64) -> Result<SystemTime, Rejected> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 
 use super::*;
-use crate::access::jwt::tests::{AUDIENCE, ISSUER, Issuer, NOON};
+use crate::access::issuer::{AUDIENCE, ISSUER, Issuer, NOON};
 use crate::access::tokens::Wanted;
 use crate::access::{Need, PerMinute, Scope};
 use crate::config::{Client, ClientName, Role};

@@ -4,26 +4,26 @@ use serde_json::{Value, json};
 
 use super::*;
 
-pub(in crate::access) const ISSUER: &str = "https://login.example.net";
-pub(in crate::access) const AUDIENCE: &str = "limiter";
+pub(crate) const ISSUER: &str = "https://login.example.net";
+pub(crate) const AUDIENCE: &str = "limiter";
 
 fn noon() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(NOON)
 }
-pub(in crate::access) const NOON: u64 = 1_767_268_800;
+pub(crate) const NOON: u64 = 1_767_268_800;
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// An issuer with a key of two kinds.
-pub(in crate::access) struct Issuer {
+pub(crate) struct Issuer {
     elliptic: EcdsaKeyPair,
     edwards: Ed25519KeyPair,
 }
 
 impl Issuer {
-    pub(in crate::access) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let random = SystemRandom::new();
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let elliptic = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
@@ -44,7 +44,7 @@ impl Issuer {
         ]
     }
 
-    pub(in crate::access) fn set(&self) -> String {
+    pub(crate) fn set(&self) -> String {
         json!({"keys": self.jwks()}).to_string()
     }
 
@@ -64,7 +64,7 @@ impl Issuer {
     }
 
     /// With these claims in place of, or beside, good ones; `null` takes one away.
-    pub(in crate::access) fn jwt(&self, odd: &Value) -> String {
+    pub(crate) fn jwt(&self, odd: &Value) -> String {
         let mut claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": NOON + 600,
             "scope": "openid limiter:report"});
         for (name, value) in odd.as_object().unwrap() {

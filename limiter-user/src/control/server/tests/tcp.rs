@@ -13,9 +13,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::super::tcp::Socket as Listening;
 use super::*;
+use crate::access::issuer::{AUDIENCE, ISSUER, Issuer};
 use crate::access::tokens::Wanted;
 use crate::access::{Caps, Scope};
-use crate::config::{Access, Api};
+use crate::config::{Access, Api, OAuth, Role};
 use crate::tls::{self, Pin, Trust};
 
 /// A listener beside the socket of a [`Fixture`].
@@ -25,7 +26,7 @@ struct Network {
     address: SocketAddr,
     api: Api,
     pin: Pin,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Network {
@@ -46,7 +47,21 @@ impl Network {
             Listening::At(address) => *address,
             other @ (Listening::Waiting | Listening::Problem(_)) => panic!("{other:?}"),
         };
-        Self { fixture, tcp, address, api, pin: made.pin, _directory: directory }
+        Self { fixture, tcp, address, api, pin: made.pin, directory }
+    }
+
+    /// Whose JWTs are good for everything. Nobody here has to wait after wrong ones.
+    fn believe_an_issuer(&self) -> Issuer {
+        let issuer = Issuer::new();
+        let jwks = self.directory.path().join("jwks.json");
+        std::fs::write(&jwks, issuer.set()).unwrap();
+        let scopes = [Scope::Admin].into_iter().collect();
+        let role = Role { scope: "limiter:report".to_owned(), scopes, caps: Caps::default() };
+        let (issuer_name, audience) = (ISSUER.to_owned(), AUDIENCE.to_owned());
+        let oauth = OAuth { issuer: issuer_name, audience, jwks, roles: vec![role] };
+        let access = Access { clients: Vec::new(), oauth: Some(oauth) };
+        self.fixture.access.configure(&access, &["127.0.0.0/8".parse().unwrap()]);
+        issuer
     }
 
     async fn end(self) {
@@ -146,7 +161,7 @@ async fn who_may_what() {
     let add = r#"{"prefixes":["192.0.2.7"]}"#;
     let scopes = ["read", "report", "block:host", "block:prefix/24", "allow", "config", "admin"];
     let tokens: Vec<String> = scopes.iter().map(|scope| network.token(scope)).collect();
-    let rows: [(&str, &str, &str, &[&str]); 15] = [
+    let rows: [(&str, &str, &str, &[&str]); 19] = [
         ("GET", "/v1/blocks", "", &["read"]),
         ("POST", "/v1/blocks", add, &["block:host", "block:prefix/24"]),
         ("POST", "/v1/blocks", r#"{"prefixes":["192.0.2.0/24"]}"#, &["block:prefix/24"]),
@@ -162,24 +177,38 @@ async fn who_may_what() {
         ("GET", "/v1/counters", "", &["read"]),
         ("GET", "/v1/status", "", &["read"]),
         ("POST", "/v1/detach", "{}", &[]),
+        ("POST", "/v1/tokens", r#"{"name":"x","scopes":["read"]}"#, &[]),
+        ("GET", "/v1/tokens", "", &[]),
+        ("POST", "/v1/tokens/aaaaaaaa/revoke", "", &[]),
+        ("POST", "/v1/tokens/aaaaaaaa/rotate", "{}", &[]),
     ];
     let until = Caps { expires: Some(noon().wall - Duration::from_secs(60)), ..Caps::default() };
     let expired = network.capped("admin", until);
     let revoked = network.token("admin");
     let id = revoked.split('_').nth(1).unwrap();
     network.fixture.access.tokens().revoke(id, noon().wall).unwrap();
+    let issuer = network.believe_an_issuer();
+    let other_audience = issuer.jwt(&serde_json::json!({"aud": "other"}));
+    let other_issuer = Issuer::new().jwt(&serde_json::json!({}));
+    let signed = issuer.jwt(&serde_json::json!({}));
+    // In base64, {"alg":"none"}.
+    let (_, claims) = signed.split_once('.').unwrap();
+    let not_signed = format!("eyJhbGciOiJub25lIn0.{claims}");
     let one = network.connect(tls::H2).await.unwrap();
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(one)).await.unwrap();
     tokio::spawn(connection);
+    let answer = sender.send_request(request(&signed, "GET", "/v1/status", "")).await.unwrap();
+    assert_eq!(answer.status(), 503, "its role is admin, and the root is gone");
     for (method, path, body, allowed) in rows {
         for (scope, token) in scopes.iter().copied().zip(&tokens) {
             let answer = sender.send_request(request(token, method, path, body)).await.unwrap();
             let answer = Answer::of(answer).await;
-            // 503: it was let through to the root, which is gone.
-            let expected = if scope == "admin" || allowed.contains(&scope) { [200, 503] } else { [403, 403] };
+            // 503: it was let through to the root, which is gone; 404: to the tokens, of which none has that id.
+            let may = scope == "admin" || allowed.contains(&scope);
+            let expected: &[u16] = if may { &[200, 404, 503] } else { &[403] };
             assert!(expected.contains(&answer.status.as_u16()), "{method} {path} {scope}: {}", answer.body);
         }
-        for nobody in ["", &expired, &revoked] {
+        for nobody in ["", &expired, &revoked, &other_audience, &other_issuer, &not_signed] {
             let answer =
                 Answer::of(sender.send_request(request(nobody, method, path, body)).await.unwrap()).await;
             assert_eq!(answer.status, 401, "{method} {path}: {}", answer.body);
