@@ -14,6 +14,7 @@ mod packed;
 mod reasons;
 mod reconcile;
 mod terms;
+mod unclaimed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use owners::Owners;
 pub use owners::{InvalidOwner, Owner, OwnerId, TooMany, is_name};
 pub use reasons::{MAX_ACTOR, MAX_REASON, actor, reason};
 use terms::KnownTerms;
+pub use unclaimed::Claimed;
 
 /// What a claim is about, and whose it is. Sorts by prefix first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -332,9 +334,13 @@ impl Blocklist {
         }
     }
 
+    /// A deadline of 0 would mean that there is none.
+    fn deadline(terms: &Terms) -> Nanos {
+        terms.until.max(Nanos(1))
+    }
+
     fn store(&mut self, key: Key, terms: &Terms) -> Stored {
-        // A deadline of 0 would mean that there is none.
-        let until = terms.until.max(Nanos(1));
+        let until = Self::deadline(terms);
         if until != Nanos::NEVER {
             self.expiring += 1;
             self.expiries.push(until, key.prefix);

@@ -27,7 +27,7 @@ use crate::control::protocol::{
     AddRequest, AddResponse, Claim, Explanation, ListStatus, Offence, Problem, ProblemKind, RemoveRequest,
     RemoveResponse, Report, ReportResponse,
 };
-use crate::dataplane::Writer;
+use crate::dataplane::{ApplyError, Writer};
 use crate::heap;
 use crate::host::Lifelines;
 use lists::ListFile;
@@ -240,6 +240,15 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<ApplyError> for Error {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Full { .. } => Self::Full(error.to_string()),
+            ApplyError::Kernel { .. } => Self::Failed(error.to_string()),
+        }
+    }
+}
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {

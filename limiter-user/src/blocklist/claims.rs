@@ -123,6 +123,16 @@ impl Claims {
         }
     }
 
+    /// Inserts a claim on a prefix that has none. False if it has; then nothing is changed.
+    pub(super) fn insert_alone(&mut self, key: Key, stored: Stored) -> bool {
+        match pack(key) {
+            Packed::V4(key) => self.v4.insert_alone(key, stored, |other| other.0 >> 24 == key.0 >> 24),
+            Packed::V6(key) => self.v6.insert_alone(key, stored, |other| {
+                (other.address, other.length) == (key.address, key.length)
+            }),
+        }
+    }
+
     /// Returns what was there.
     pub(super) fn remove(&mut self, key: Key) -> Option<Stored> {
         match pack(key) {

@@ -43,8 +43,10 @@ impl<K: Copy, V: Copy> Chunk<K, V> {
 
     fn insert(&mut self, at: usize, key: K, value: V) {
         if self.keys.len() == self.keys.capacity() {
-            self.keys.reserve_exact(STEP);
-            self.values.reserve_exact(STEP);
+            // What comes behind all others is likely to be followed by more.
+            let more = if at == self.keys.len() { at.clamp(STEP, STEP.max(CHUNK - at)) } else { STEP };
+            self.keys.reserve_exact(more);
+            self.values.reserve_exact(more);
         }
         self.keys.insert(at, key);
         self.values.insert(at, value);
@@ -84,16 +86,56 @@ impl<K: Ord + Copy, V: Copy> PackedMap<K, V> {
 
     /// Returns the value that was there.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let Some(number) = self.chunk_of(&key) else {
-            self.insert_chunk(0, Chunk { keys: vec![key], values: vec![value] });
-            self.len += 1;
+        let Some((number, place)) = self.place(&key) else {
+            self.insert_first(key, value);
             return None;
         };
-        let chunk = &mut self.chunks[number];
-        let at = match chunk.keys.binary_search(&key) {
-            Ok(at) => return Some(std::mem::replace(&mut chunk.values[at], value)),
-            Err(at) => at,
+        match place {
+            Ok(at) => Some(std::mem::replace(&mut self.chunks[number].values[at], value)),
+            Err(at) => {
+                self.insert_at(number, at, key, value);
+                None
+            }
+        }
+    }
+
+    /// Inserts an entry unless one of its neighbours is like it. False if one is; then nothing is changed.
+    pub(super) fn insert_alone(&mut self, key: K, value: V, like: impl Fn(&K) -> bool) -> bool {
+        let Some((number, place)) = self.place(&key) else {
+            self.insert_first(key, value);
+            return true;
         };
+        let Err(at) = place else { return false };
+        let keys = &self.chunks[number].keys;
+        let before = match at.checked_sub(1) {
+            Some(before) => keys.get(before),
+            None => number.checked_sub(1).and_then(|number| self.chunks[number].keys.last()),
+        };
+        let behind = keys.get(at).or_else(|| self.firsts.get(number + 1));
+        if before.is_some_and(&like) || behind.is_some_and(&like) {
+            return false;
+        }
+        self.insert_at(number, at, key, value);
+        true
+    }
+
+    /// The chunk that `key` is in, or would be, and its place there; `None` if there are no chunks.
+    fn place(&self, key: &K) -> Option<(usize, Result<usize, usize>)> {
+        let number = self.chunk_of(key)?;
+        let keys = &self.chunks.get(number)?.keys;
+        // Most come in order.
+        let behind_all = keys.last().is_some_and(|last| last < key);
+        Some((number, if behind_all { Err(keys.len()) } else { keys.binary_search(key) }))
+    }
+
+    fn insert_first(&mut self, key: K, value: V) {
+        self.insert_chunk(0, Chunk { keys: vec![key], values: vec![value] });
+        self.len += 1;
+    }
+
+    /// Inserts an entry that is not there, where it belongs.
+    fn insert_at(&mut self, number: usize, at: usize, key: K, value: V) {
+        let chunk = &mut self.chunks[number];
         self.len += 1;
         if chunk.keys.len() < CHUNK {
             chunk.insert(at, key, value);
@@ -115,7 +157,6 @@ impl<K: Ord + Copy, V: Copy> PackedMap<K, V> {
             }
             self.insert_chunk(number + 1, rest);
         }
-        None
     }
 
     fn insert_chunk(&mut self, number: usize, chunk: Chunk<K, V>) {
@@ -202,6 +243,15 @@ mod tests {
             for step in 0..6_000 {
                 let key = random(8_000);
                 if random(8) < if round % 4 < 2 { 6 } else { 1 } {
+                    if random(2) == 0 {
+                        let like = |other: &u32| other / 2 == key / 2;
+                        let alone = model.range(key & !1..=key | 1).next().is_none();
+                        assert_eq!(map.insert_alone(key, step, like), alone, "{key}");
+                        if alone {
+                            model.insert(key, step);
+                        }
+                        continue;
+                    }
                     assert_eq!(map.insert(key, step), model.insert(key, step));
                 } else {
                     assert_eq!(map.remove(&key), model.remove(&key));

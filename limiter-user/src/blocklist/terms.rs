@@ -71,6 +71,14 @@ impl KnownTerms {
         id
     }
 
+    /// Holds `id`, which is held, so many times more.
+    pub(super) fn hold_more(&mut self, id: TermsId, times: usize) {
+        if let Some(kept) = self.kept.get_mut(id.0 as usize) {
+            // Fewer than claims, of which memory holds no 4 billion.
+            kept.holders = kept.holders.saturating_add(u32::try_from(times).unwrap_or(u32::MAX));
+        }
+    }
+
     /// The text that other terms with this one have.
     fn share(&mut self, text: &Arc<str>) -> Arc<str> {
         let known = self.texts.get_key_value(text).map_or(text, |(known, _)| known).clone();

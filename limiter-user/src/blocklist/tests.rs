@@ -234,7 +234,29 @@ fn random_case(seed: u64, steps: u64) {
     };
     for _ in 0..steps {
         let before = case.model.clone();
-        match random.below(10) {
+        match random.below(11) {
+            10 => {
+                let prefixes: BTreeSet<Prefix> =
+                    (0..random.below(8)).map(|_| random_prefix(&mut random, &case.addresses)).collect();
+                let (action, owner) = (random.pick(&[Action::Block, Action::Allow]), random.pick(&owners));
+                let until = if random.below(3) == 0 {
+                    Nanos::NEVER
+                } else {
+                    moments_later(case.now, random.below(20))
+                };
+                let terms = Terms { until, created: 5, actor: None, reason: None };
+                let unclaimed = |prefix: &&Prefix| !before.0.keys().any(|key| key.prefix == **prefix);
+                let free: Vec<Prefix> = prefixes.iter().filter(unclaimed).copied().collect();
+                let counted = case.list.count_of(owner);
+                let claimed = case.list.claim_unclaimed(prefixes.iter().copied(), action, owner, &terms);
+                assert!(claimed.changes.iter().map(|change| change.prefix).eq(free.iter().copied()));
+                assert_eq!(claimed.others.len() + free.len(), prefixes.len());
+                assert_eq!(case.list.count_of(owner), counted + free.len() as u64);
+                for prefix in free {
+                    case.model.0.insert(Key { prefix, action, owner }, terms.clone());
+                }
+                case.install(&before, &claimed.changes);
+            }
             0 => {
                 case.now = moments_later(case.now, random.below(15));
                 let (now, before) = (case.now, case.model.clone());

@@ -226,7 +226,15 @@ impl Watched {
     /// Takes over what the kernel says.
     fn refresh(&mut self, protection: &Protection) {
         let name = &self.config.name;
-        match protection.attached(name) {
+        let mut found = protection.attached(name);
+        // A table that grows replaces the program and the table one after the other, and `put_there` waits until both are:
+        // what was seen in between says nothing.
+        if let Ok(Some(attached)) = &found
+            && (!protection.put_there(attached) || attached.superseded)
+        {
+            found = protection.attached(name);
+        }
+        match found {
             Ok(Some(attached)) => {
                 let same = self.attached.as_ref().is_some_and(|known| known.ifindex == attached.ifindex);
                 // Its program may be another one by now: those of growing tables are replaced.

@@ -25,7 +25,7 @@ use crate::blocklist::{Blocklist, Claim, Edit, Key, Offences, Offender, Outcome,
 use crate::config::lists::Parsed;
 use crate::config::{Action, Config, Escalation};
 use crate::control::protocol::{AddResponse, RemoveRequest, RemoveResponse};
-use crate::dataplane::{ApplyError, Change, Table};
+use crate::dataplane::{Change, Table};
 use crate::heap;
 use crate::host::Lifelines;
 use crate::prefixes::Prefixes;
@@ -647,10 +647,7 @@ impl Worker {
     fn install(&mut self, outcome: Outcome) -> Result<Vec<Edit>, Error> {
         if let Err(error) = self.kernel.apply(&outcome.changes, &self.list) {
             self.take_back(outcome.undo);
-            return Err(match error {
-                ApplyError::Full { .. } => Error::Full(error.to_string()),
-                ApplyError::Kernel { .. } => Error::Failed(error.to_string()),
-            });
+            return Err(error.into());
         }
         Ok(outcome.undo)
     }

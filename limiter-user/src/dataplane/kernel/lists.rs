@@ -447,9 +447,9 @@ impl Writer for KernelWriter {
             }
             self.change(change, changes.len() - index - 1)?;
         }
-        for change in changes {
-            let expected = &mut self.expected[Family::of(change.prefix) as usize];
-            *expected = expected.saturating_sub(1);
+        let v4 = changes.iter().filter(|change| change.prefix.address().is_v4()).count();
+        for (expected, come) in self.expected.iter_mut().zip([v4, changes.len() - v4]) {
+            *expected = expected.saturating_sub(come);
         }
         if let Some(tables) = &mut self.tables {
             let listed: usize = tables.exact.iter().map(|exact| exact.taken).sum();

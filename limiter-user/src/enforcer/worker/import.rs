@@ -9,7 +9,7 @@ use limiter_common::{Nanos, Prefix};
 
 use super::Worker;
 use crate::admission::Admitted;
-use crate::blocklist::{Claim, Edit, Key, OwnerId, Terms, actor, reason};
+use crate::blocklist::{Claim, Claimed, Edit, Key, OwnerId, Terms, actor, reason};
 use crate::config::Action;
 use crate::config::lists::Parsed;
 use crate::control::protocol::AddResponse;
@@ -180,12 +180,14 @@ impl Worker {
     /// was let through is either let through or not any more, and one that was dropped is dropped all the time.
     pub(super) fn import_part(&mut self, import: &mut Import) -> Result<bool, Error> {
         if import.enforced < import.admitted.prefixes().len() {
-            let prefixes = import.admitted.prefixes().part(import.enforced, PART);
-            let action = import.admitted.action();
-            let edits = self.edits(action, prefixes, &import.asked, &mut import.response);
+            let others = self.claim_unclaimed(import)?;
             import.enforced += PART;
-            let outcome = self.list.apply(edits);
-            self.install(outcome)?.into_iter().for_each(|undo| import.undo.push(undo));
+            if !others.is_empty() {
+                let action = import.admitted.action();
+                let edits = self.edits(action, others.into_iter(), &import.asked, &mut import.response);
+                let outcome = self.list.apply(edits);
+                self.install(outcome)?.into_iter().for_each(|undo| import.undo.push(undo));
+            }
         } else {
             // What is claimed now: others may have had another word meanwhile.
             let key = |prefix| Key { prefix, action: import.admitted.action(), owner: import.asked.owner };
@@ -201,6 +203,24 @@ impl Worker {
         }
         let all = import.enforced >= import.admitted.prefixes().len();
         Ok(all && import.stored >= import.undo.len())
+    }
+
+    /// Puts those prefixes of the next part in force that nobody claims, most of a long list. Returns the others.
+    fn claim_unclaimed(&mut self, import: &mut Import) -> Result<Vec<Prefix>, Error> {
+        let Import { admitted, asked, response, enforced, undo, .. } = import;
+        let (action, prefixes) = (admitted.action(), admitted.prefixes().part(*enforced, PART));
+        let terms = asked.terms(asked.created);
+        let Claimed { changes, others } = self.list.claim_unclaimed(prefixes, action, asked.owner, &terms);
+        if let Err(error) = self.kernel.apply(&changes, &self.list) {
+            let key = |prefix| Key { prefix, action, owner: asked.owner };
+            self.take_back(changes.iter().map(|change| Edit::Remove(key(change.prefix))).collect());
+            return Err(error.into());
+        }
+        changes.iter().for_each(|change| undo.new.push(change.prefix));
+        response.added += changes.len() as u64;
+        let now = (self.clock)().boot;
+        changes.iter().for_each(|change| self.tell_shadowed(action, change.prefix, now, response));
+        Ok(others)
     }
 
     /// Takes back what was made of an import, but for what was `touched` by others.

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::config;
 use crate::control::protocol::AddRequest;
-use crate::dataplane::Writer;
+use crate::dataplane::{ApplyError, Writer};
 use crate::dataplane::memory::MemoryDataplane;
 
 fn clock() -> Now {
