@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST /v1/blocks`, `POST /v1/allows` ([`protocol::AddRequest`]) | [`protocol::AddResponse`] |
 //! | `POST /v1/blocks/remove`, `POST /v1/allows/remove` ([`protocol::RemoveRequest`]) | [`protocol::RemoveResponse`] |
-//! | `POST /v1/blocks/import?for=…&reason=…&force=…` (text, one prefix a line) | [`protocol::AddResponse`] |
+//! | `POST /v1/blocks/import?for=…&reason=…&force=…&size=…` (text, one prefix a line) | [`protocol::AddResponse`] |
 //! | `GET /v1/blocks`, `GET /v1/allows` | a [`protocol::Claim`] per line (NDJSON), streamed |
 //! | `GET /v1/explain?address=…&protocol=…&port=…&interface=…` | [`protocol::Explanation`] |
 //! | `GET /v1/status` | [`protocol::Status`] |

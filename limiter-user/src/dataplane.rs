@@ -101,6 +101,13 @@ pub trait Writer: Send {
         let _ = (v4, v6);
     }
 
+    /// Tells that a list of about so many entries is on its way, by family: what takes long is done while it comes. As
+    /// much room is made as it needs if everything that is listed is in it, so that a list that comes every day does not
+    /// double the tables.
+    fn prepare(&mut self, v4: usize, v6: usize) {
+        let _ = (v4, v6);
+    }
+
     /// Does what can wait until nothing else is to be done.
     fn tidy(&mut self) {}
 

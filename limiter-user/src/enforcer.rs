@@ -274,6 +274,8 @@ impl From<Error> for Problem {
 enum Command {
     Add(Action, AddRequest, Caller, Reply<AddResponse>),
     Remove(Action, RemoveRequest, Caller, Reply<RemoveResponse>),
+    /// Prefixes of a list that is on its way, by family.
+    Prepare([usize; 2]),
     Import(Action, config::lists::Parsed, ImportOptions, Caller, Reply<AddResponse>),
     Report(Vec<Report>, Option<u64>, Caller, Reply<ReportResponse>),
     Page(Action, Option<Owner>, Option<Cursor>, usize, Reply<Page>),
@@ -319,6 +321,13 @@ impl Handle {
         caller: Caller,
     ) -> Result<RemoveResponse, Error> {
         self.ask(|reply| Command::Remove(action, request, caller, reply)).await
+    }
+
+    /// Tells that [a list](Self::import) of about so many prefixes is on its way, by family, so that the kernel's tables
+    /// can grow while it is read.
+    pub fn prepare(&self, families: [usize; 2]) {
+        // An error means that the thread is gone, which the import will tell.
+        let _ = self.to_worker.send(Command::Prepare(families));
     }
 
     /// Adds every prefix of a list, if all of its lines are understood: applied in parts, between which other requests

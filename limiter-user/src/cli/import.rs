@@ -30,6 +30,7 @@ pub(super) async fn import(session: &mut Session<impl Write>, import: &Import) -
         force: import.force,
         ssh_peer: session.ssh_peer.clone(),
         owner: import.owner.as_ref().map(ToString::to_string),
+        size,
     };
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);

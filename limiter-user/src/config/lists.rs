@@ -86,6 +86,12 @@ impl Parser {
         self.keep(begun);
     }
 
+    /// Prefixes so far, by family.
+    #[must_use]
+    pub fn families(&self) -> [usize; 2] {
+        self.parsed.prefixes.families()
+    }
+
     /// Keeps more of a line.
     fn keep(&mut self, more: &[u8]) {
         let room = (MAX_LINE + 1).saturating_sub(self.begun.len());

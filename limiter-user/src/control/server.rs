@@ -6,6 +6,7 @@ mod body;
 mod changes;
 mod decisions;
 mod doors;
+mod estimate;
 mod gate;
 mod hits;
 mod idempotency;

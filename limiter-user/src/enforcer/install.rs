@@ -51,6 +51,11 @@ impl Installer {
         self.writer.expect(v4, v6);
     }
 
+    /// See [`Writer::prepare`].
+    pub(super) fn prepare(&mut self, [v4, v6]: [usize; 2]) {
+        self.writer.prepare(v4, v6);
+    }
+
     /// How many entries are not as they shall be.
     pub(super) fn missing(&self) -> u64 {
         self.missing.len() as u64

@@ -461,6 +461,9 @@ impl Worker {
             Command::Lookup(address, reply) => {
                 drop(reply.send(Ok((self.lookup(address), Arc::clone(&self.config)))));
             }
+            // What is under way has announced what it needs.
+            Command::Prepare(families) if self.work.is_none() => self.kernel.prepare(families),
+            Command::Prepare(_) => {}
             Command::Import(action, parsed, options, caller, reply) => {
                 self.waiting.push_back(Long::Import(action, parsed, options, caller, reply));
             }

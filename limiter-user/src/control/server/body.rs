@@ -148,9 +148,7 @@ impl Pieces {
         bounds: Bounds,
         limit: usize,
     ) -> Result<Self, Refusal> {
-        let announced =
-            headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > limit as u64) {
+        if announced(headers).is_some_and(|length| length > limit as u64) {
             return Err(too_large(limit));
         }
         Ok(Self { body: body.into_data_stream(), patience: bounds.piece, limit, left: limit })
@@ -168,6 +166,11 @@ impl Pieces {
             Err(_) => Err(too_slow(format!("nothing of the request came for {} s", self.patience.as_secs()))),
         }
     }
+}
+
+/// The size of a body, if it says that itself.
+pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn too_large(limit: usize) -> Refusal {

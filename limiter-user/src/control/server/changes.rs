@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::body;
 use super::decisions::Decision;
+use super::estimate::Estimate;
 use super::gate::Caller;
 use super::idempotency::Once;
 use super::refusal::Refusal;
@@ -152,6 +153,8 @@ pub(super) struct ImportQuery {
     force: bool,
     ssh_peer: Option<String>,
     owner: Option<String>,
+    /// Bytes that are about to come, if they are sent in chunks: a hint, to make room meanwhile.
+    size: Option<u64>,
 }
 
 pub(super) async fn import(
@@ -168,7 +171,10 @@ pub(super) async fn import(
     let Ok(_place) = shared.imports.try_acquire() else {
         return Err(Refusal::busy(503, "other imports are under way; try again in a moment", 5));
     };
-    let parsed = parse(&headers, &caller, body).await?;
+    // Who may import only so much shall not make room for more.
+    let size = body::announced(&headers).or(query.size).filter(|_| caller.principal.is_operator());
+    let estimate = size.map(|size| Estimate::new(usize::try_from(size).unwrap_or(usize::MAX)));
+    let parsed = parse(&headers, &caller, body, estimate, shared.backend.enforcer.clone()).await?;
     let (actor, peer, id) = (caller.actor(), caller.peer(), caller.id());
     let reason = query.reason.as_deref().and_then(blocklist::reason);
     let decision = Decision {
@@ -197,14 +203,26 @@ pub(super) async fn import(
     decided(&decision, outcome, |done| done.added + done.updated).map(Json)
 }
 
-/// Reads a list while it arrives, on a thread of its own: nothing is kept of the text.
-async fn parse(headers: &HeaderMap, caller: &Caller, body: Body) -> Result<Parsed, Refusal> {
+/// Reads a list while it arrives, on a thread of its own: nothing is kept of the text. The enforcer is told early how
+/// much it is about to be.
+async fn parse(
+    headers: &HeaderMap,
+    caller: &Caller,
+    body: Body,
+    mut estimate: Option<Estimate>,
+    enforcer: enforcer::Handle,
+) -> Result<Parsed, Refusal> {
     let mut pieces = body::Pieces::new(headers, body, caller.bounds, caller.bounds.list)?;
     let (send, mut arrived) = mpsc::channel::<Bytes>(PIECES);
     let parsing = tokio::task::spawn_blocking(move || {
         let mut parser = Parser::default();
         while let Some(piece) = arrived.blocking_recv() {
             parser.feed(&piece);
+            let coming = estimate.as_mut().and_then(|size| size.after(piece.len(), parser.families()));
+            if let Some(families) = coming {
+                enforcer.prepare(families);
+                estimate = None;
+            }
         }
         parser.finish()
     });

@@ -464,6 +464,24 @@ impl Writer for KernelWriter {
         self.expected = [v4, v6];
     }
 
+    fn prepare(&mut self, v4: usize, v6: usize) {
+        if self.opened().is_err() {
+            return;
+        }
+        for (family, coming) in Family::ALL.into_iter().zip([v4, v6]) {
+            let places = coming.min(family.most(&self.capacity));
+            let enough =
+                self.tables.as_ref().is_none_or(|tables| places <= tables.exact[family as usize].grow_at);
+            if enough {
+                continue;
+            }
+            // Tried again when the list is there.
+            if let Err(error) = self.grow(family, family.buckets(places)) {
+                tracing::debug!("the table {} cannot grow ahead of a list: {error}", family.spec().name);
+            }
+        }
+    }
+
     fn tidy(&mut self) {
         if let Some(tables) = &mut self.tables
             && tables.removed > 0

@@ -8,8 +8,8 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::config;
 use crate::control::protocol::AddRequest;
-use crate::dataplane::{ApplyError, Writer};
 use crate::dataplane::memory::MemoryDataplane;
+use crate::dataplane::{ApplyError, Writer};
 
 fn clock() -> Now {
     Now { boot: Nanos::from_secs(1_000), wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) }
