@@ -140,6 +140,36 @@ fn tables_grow_under_traffic() {
     });
 }
 
+#[test]
+fn tables_grow_ahead_of_a_list() {
+    const MANY: u32 = 200_000;
+    in_lab("growahead", |lab| {
+        lab.host.enter(|| {
+            let dataplane = Dataplane::open(&options(lab))?;
+            let mut writer = dataplane.writer();
+            let mut protection = dataplane.protection()?;
+            protection.protect(&interface())?;
+            let sizes = || Ok::<_, anyhow::Error>([entries(lab, "exact_v4")?, entries(lab, "exact_v6")?]);
+            let small = sizes()?;
+            let half = MANY as usize / 2;
+            writer.prepare(half, half);
+            let ready = sizes()?;
+            ensure!(ready[0] > small[0] && ready[1] > small[1], "{small:?} became {ready:?}");
+            let now = protection.attached(HOST.interface)?.context("detached")?;
+            ensure!(!now.superseded && protection.put_there(&now), "{now:?} has the former tables");
+            for start in (0..MANY).step_by(8_000) {
+                writer.apply(&many(start..start + 8_000))?;
+            }
+            // The same list once more needs no more, nor does a short one.
+            writer.prepare(half, half);
+            writer.prepare(7, 7);
+            let after = sizes()?;
+            ensure!(after == ready, "{ready:?} became {after:?}");
+            Ok(())
+        })
+    });
+}
+
 /// Both states in which a death can leave a growing table: before the links are updated, and before the pin is renamed.
 #[test]
 fn a_death_while_a_table_grows_loses_nothing() {
