@@ -75,7 +75,11 @@ pub fn whole_ipv4<F: Frame + ?Sized>(
     let (packet, header) = parse::ipv4::addresses(frame, at)?;
     let listing = by_packet(&packet, tables, clock)?.forgotten(frame);
     let transport = parse::ipv4::transport(frame, &header, tables.lengths())?;
-    before_limits(&packet, listing, tables).map_or(Ok(transport), Err)
+    match before_limits(&packet, listing) {
+        Some(reason) => Err(reason),
+        None if tables.limits().is_none() => Err(Reason::Passed),
+        None => Ok(transport),
+    }
 }
 
 /// The last part of [`judge_ipv4`].
@@ -147,7 +151,11 @@ pub fn rest_ipv6<F: Frame + ?Sized>(
 ) -> Result<Transport, Reason> {
     let (packet, header) = parse::ipv6::addresses(frame, at)?;
     let transport = parse::ipv6::transport(frame, &header, tables.lengths())?;
-    before_limits(&packet, listing, tables).map_or(Ok(transport), Err)
+    match before_limits(&packet, listing) {
+        Some(reason) => Err(reason),
+        None if tables.limits().is_none() => Err(Reason::Passed),
+        None => Ok(transport),
+    }
 }
 
 /// [`rest_ipv6`] for packets of which [`parse::is_direct_ipv6`] is true.
@@ -164,7 +172,11 @@ pub fn direct_ipv6<F: Frame + ?Sized>(
 ) -> Result<Transport, Reason> {
     let (packet, header) = parse::ipv6::addresses(frame, at)?;
     let transport = parse::ipv6::direct_transport(frame, &header, tables.lengths())?;
-    before_limits(&packet, listing, tables).map_or(Ok(transport), Err)
+    match before_limits(&packet, listing) {
+        Some(reason) => Err(reason),
+        None if tables.limits().is_none() => Err(Reason::Passed),
+        None => Ok(transport),
+    }
 }
 
 /// The last part of [`judge_ipv6`].
@@ -261,7 +273,7 @@ fn by_transport(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Reason {
-    match before_limits(packet, listing, tables) {
+    match before_limits(packet, listing) {
         Some(reason) => reason,
         None => limit(packet, transport, tables, clock),
     }
@@ -269,13 +281,10 @@ fn by_transport(
 
 /// The same up to the limits.
 #[inline(always)]
-fn before_limits(packet: &Packet, listing: Listing, tables: &impl Tables) -> Option<Reason> {
-    if listing == Listing::Allowed {
-        return Some(Reason::Allowed);
-    }
-    match impossible_addresses(&packet.source, &packet.destination) {
-        Some(reason) => Some(reason),
-        None => tables.limits().is_none().then_some(Reason::Passed),
+fn before_limits(packet: &Packet, listing: Listing) -> Option<Reason> {
+    match listing {
+        Listing::Allowed => Some(Reason::Allowed),
+        Listing::Unlisted => impossible_addresses(&packet.source, &packet.destination),
     }
 }
 
@@ -318,17 +327,17 @@ fn limit(packet: &Packet, transport: &Transport, tables: &impl Tables, clock: &i
     let error = |policy| limits.policies.get(policy).map_or(u64::MAX, Policy::clock_error);
     let general = if transport.is_path_mtu() { POLICY_PATH_MTU } else { POLICY_ALL };
     let service = if transport.is_path_mtu() { None } else { tables.service(limits, transport) };
+    // No policy has this index, so nothing is charged to it. In the kernel nothing is undefined for lack of a service then.
+    let service = service.unwrap_or(limits.policies.len());
     // Once for both, and as exactly as the more exact needs it; not at all if neither limits anything.
-    let error = error(general).min(service.map_or(u64::MAX, error));
+    let error = error(general).min(error(service));
     if error == u64::MAX {
         return Reason::Passed;
     }
     let now = clock.within(error);
-    if let Some(service) = service {
-        let verdict = charge(packet, limits, service, tables, now);
-        if verdict != Reason::Passed {
-            return verdict;
-        }
+    let verdict = charge(packet, limits, service, tables, now);
+    if verdict != Reason::Passed {
+        return verdict;
     }
     charge(packet, limits, general, tables, now)
 }

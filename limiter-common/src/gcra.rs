@@ -17,8 +17,8 @@ const SLACK: u64 = 200;
 
 /// How much a bucket admits: a sustained rate, and a burst on top.
 ///
-/// A cost of zero means no limit; [`Quota::UNLIMITED`] is all zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// A cost of zero means no limit, as in [`Quota::UNLIMITED`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Quota {
     /// Nanoseconds that each packet takes up.
@@ -43,7 +43,8 @@ pub enum Step {
 }
 
 impl Quota {
-    pub const UNLIMITED: Self = Self { per_packet: 0, per_byte: 0, tolerance: 0, slack: 0, largest: 0 };
+    pub const UNLIMITED: Self =
+        Self { per_packet: 0, per_byte: 0, tolerance: 0, slack: u64::MAX, largest: 0 };
 
     /// The highest packet rate whose increment is within 1 % of the truth in whole nanoseconds.
     pub const MAX_PACKETS_PER_SECOND: u64 = 10_000_000;
@@ -102,7 +103,7 @@ impl Quota {
     }
 
     /// Half a percent of the time that the burst takes up, in nanoseconds: so much more than the burst may be admitted
-    /// for the sake of a gate, and once more for a clock that is this far behind.
+    /// for the sake of a gate, and once more for a clock that is this far behind. `u64::MAX` without a limit.
     #[inline(always)]
     pub const fn slack(&self) -> u64 {
         self.slack

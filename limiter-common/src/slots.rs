@@ -36,7 +36,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Address;
 use crate::gcra::{Quota, Step};
-use crate::hash::mix;
+use crate::hash::{low_bits, mix};
 use crate::nanos::Nanos;
 
 pub use shared::{Batch, Bound, PREFIX, SERVICE, step_shared};
@@ -117,7 +117,7 @@ pub trait Rates {
 }
 
 /// The part of a table that belongs to one quota of one policy: a slow one's times must not be taken for a fast one's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Share {
     /// Index of the first.
@@ -127,7 +127,8 @@ pub struct Share {
 }
 
 impl Share {
-    pub const NONE: Self = Self { at: 0, count: 0 };
+    /// Of a quota that needs none.
+    pub const NONE: Self = Self { at: 0, count: 1 };
 
     #[inline(always)]
     const fn index(self, hash: u64) -> u32 {
@@ -137,7 +138,7 @@ impl Share {
 
 /// What one source may do, and what it may do together with others. Any limit may be absent. What every packet needs
 /// comes first, in the space of a cache line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Policy {
     pub packets: Quota,
@@ -177,12 +178,11 @@ impl Policy {
     /// How many nanoseconds the clock may be behind, so that no more is admitted than half a percent of the burst.
     #[inline(always)]
     pub fn clock_error(&self) -> u64 {
-        let of = |quota: &Quota| if quota.is_unlimited() { u64::MAX } else { quota.slack() };
-        let own = of(&self.packets).min(of(&self.bits));
+        let own = self.packets.slack().min(self.bits.slack());
         if self.shares == 0 {
             return own;
         }
-        self.shared.iter().fold(own, |least, bound| least.min(of(&bound.quota)))
+        self.shared.iter().fold(own, |least, bound| least.min(bound.quota.slack()))
     }
 }
 
@@ -227,39 +227,47 @@ impl Key {
     /// The key of `source` under the policy `id`, hashed with `secret` so that nobody outside can aim.
     #[inline(always)]
     pub fn new(source: &Address, id: u32, secret: [u64; 2]) -> Self {
+        Self { owner: Self::owner(source, id, secret), network: Self::network(source, id, secret) }
+    }
+
+    #[inline(always)]
+    pub fn owner(source: &Address, id: u32, secret: [u64; 2]) -> u64 {
         match source {
+            // Exact: the address and the policy are the key. The top bit tells it from IPv6 and from 0.
             Address::V4(bytes) => {
-                let address = u64::from(u32::from_be_bytes(*bytes));
-                // Exact: the address and the policy are the key. The top bit tells it from IPv6 and from 0.
-                let owner = IPV4 | u64::from(id & 0x3fff_ffff) << 32 | address;
-                Self { owner, network: mix(!(owner & !0xff), secret) }
+                IPV4 | u64::from(id & 0x3fff_ffff) << 32 | u64::from(u32::from_be_bytes(*bytes))
             }
-            Address::V6([a, b, c, d, e, f, g, h, ..]) => {
-                let prefix = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-                let hash = mix(mix(prefix, secret) ^ u64::from(id), secret);
-                let network = mix(mix(!(prefix >> 16), secret) ^ u64::from(id), secret);
-                // 61 bits of keyed hash stand for the 64 bits of prefix: a collision is one in 2^61 per pair.
-                Self { owner: hash >> 2 | 1, network }
-            }
+            // 61 bits of keyed hash stand for the 64 bits of prefix: a collision is one in 2^61 per pair.
+            Address::V6(bytes) => mix(mix(prefix(bytes), secret) ^ u64::from(id), secret) >> 2 | 1,
         }
     }
 
-    /// Index of the gate that packets come by.
     #[inline(always)]
-    pub const fn packet_gate(&self, policy: &Policy, secret: [u64; 2]) -> u32 {
-        policy.packet_gates.index(at_gate(mix(self.owner, secret)))
+    pub fn network(source: &Address, id: u32, secret: [u64; 2]) -> u64 {
+        match source {
+            Address::V4(_) => mix(!(Self::owner(source, id, secret) & !0xff), secret),
+            Address::V6(bytes) => mix(mix(!(prefix(bytes) >> 16), secret) ^ u64::from(id), secret),
+        }
     }
+}
+
+/// What counts of an IPv6 source.
+#[inline(always)]
+const fn prefix([a, b, c, d, e, f, g, h, ..]: &[u8; 16]) -> u64 {
+    u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h])
+}
+
+/// Index of the gate that packets of a source come by, and of the set where its slot is.
+#[inline(always)]
+pub const fn packet_places(owner: u64, policy: &Policy, sets: u32, secret: [u64; 2]) -> (u32, u32) {
+    let hash = mix(owner, secret);
+    (policy.packet_gates.index(at_gate(hash)), low_bits(hash, sets))
 }
 
 /// The bits of the hash that choose a gate; the lower ones choose the set.
 #[inline(always)]
 const fn at_gate(hash: u64) -> u64 {
     hash >> 32
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "masked to less than `count`, which is 32 bits")]
-const fn low_bits(hash: u64, count: u32) -> u32 {
-    (hash & (count as u64).saturating_sub(1)) as u32
 }
 
 /// Charges a packet to every quota of a policy, or to none. `step` does it to one of the source's own, as [`step`] would,
@@ -401,27 +409,47 @@ fn find<W: Word>(set: &Set<W>, wanted: u64, now: Nanos) -> Found {
     }
 }
 
+/// [`step`] for a source that has a slot in this set, when its gate has refused. `None` if it has none, or if another CPU
+/// was faster: then [`step`] is to decide.
+#[inline(always)]
+pub fn step_own<W: Word>(
+    set: &Set<W>,
+    owner: u64,
+    gate: Option<&W>,
+    quota: &Quota,
+    cost: u64,
+    now: Nanos,
+) -> Option<bool> {
+    for slot in &set.slots {
+        if slot.owner.load() == owner {
+            return try_advance(&slot.tat, gate, quota, cost, now);
+        }
+    }
+    None
+}
+
 /// Takes a packet from a bucket, and raises the gate that it came by before.
 #[inline(always)]
 fn advance<W: Word>(tat: &W, gate: Option<&W>, quota: &Quota, cost: u64, now: Nanos) -> bool {
-    for _ in 0..ATTEMPTS {
-        let current = tat.load();
-        let Step::Admit(next) = quota.step(Nanos(current), cost, now) else {
-            return false;
-        };
-        // First, so that no other CPU finds the gate open while the slot is charged. If the race for the slot is lost
-        // then, the gate is a little higher than it needs to be, which costs nobody anything.
-        if let Some(gate) = gate {
-            let (before, least) = (gate.load(), quota.gate_above(next));
-            if before < least.0 && gate.compare_exchange(before, least.0) != before {
-                continue;
-            }
-        }
-        if tat.compare_exchange(current, next.0) == current {
-            return true;
+    (0..ATTEMPTS).find_map(|_| try_advance(tat, gate, quota, cost, now)).unwrap_or(false)
+}
+
+/// The same, tried once; `None` if another CPU was faster.
+#[inline(always)]
+fn try_advance<W: Word>(tat: &W, gate: Option<&W>, quota: &Quota, cost: u64, now: Nanos) -> Option<bool> {
+    let current = tat.load();
+    let Step::Admit(next) = quota.step(Nanos(current), cost, now) else {
+        return Some(false);
+    };
+    // First, so that no other CPU finds the gate open while the slot is charged. If the race for the slot is lost
+    // then, the gate is a little higher than it needs to be, which costs nobody anything.
+    if let Some(gate) = gate {
+        let (before, least) = (gate.load(), quota.gate_above(next));
+        if before < least.0 && gate.compare_exchange(before, least.0) != before {
+            return None;
         }
     }
-    false
+    (tat.compare_exchange(current, next.0) == current).then_some(true)
 }
 
 #[cfg(test)]

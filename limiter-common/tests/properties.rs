@@ -123,7 +123,7 @@ fn threads_share_one_bucket() {
 /// Whoever runs all of them, runs all of them.
 #[test]
 fn the_list_of_properties_is_complete() {
-    assert_eq!(property::ALL.len(), 13);
+    assert_eq!(property::ALL.len(), 14);
     for (name, property) in property::ALL {
         property(name.as_bytes());
         property(&[]);

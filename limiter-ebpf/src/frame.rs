@@ -47,8 +47,9 @@ impl<'a> XdpFrame<'a, true> {
 
     /// Whether there is more than the first buffer.
     #[inline(always)]
-    pub(crate) fn is_fragmented(&self) -> bool {
-        self.len != self.data_end.addr() - self.data.addr()
+    pub(crate) fn is_fragmented(ctx: &'a XdpContext) -> bool {
+        let frame = Self::fragmented(ctx);
+        frame.len != frame.data_end.addr() - frame.data.addr()
     }
 }
 

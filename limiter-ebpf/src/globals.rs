@@ -91,16 +91,22 @@ pub(crate) fn log_drops() -> bool {
 
 /// The limits; `None` if nothing is limited.
 #[inline(always)]
-#[expect(clippy::pointers_in_nomem_asm_block, reason = "copies the pointer, and does not follow it")]
 pub(crate) fn limits() -> Option<&'static Limits> {
-    if setting!(limited) == 0 {
-        return None;
-    }
+    if setting!(limited) == 0 { None } else { Some(all_limits()) }
+}
+
+/// The same where it is known that something is limited.
+#[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "copies the pointer, and does not follow it")]
+pub(crate) fn all_limits() -> &'static Limits {
     let mut limits = from_ref(&LIMITS);
     // SAFETY: changes nothing; hides which global it is, so that its initial value is not believed.
     unsafe {
         core::arch::asm!("{0} = {0}", inout(reg) limits, options(pure, nomem, nostack, preserves_flags));
     }
     // SAFETY: still the address of `LIMITS`, which is initialised.
-    Some(unsafe { (*limits).0.assume_init_ref() })
+    unsafe {
+        core::hint::assert_unchecked(!limits.is_null());
+        (*limits).0.assume_init_ref()
+    }
 }

@@ -38,7 +38,7 @@ mod program {
         by_source, direct_ipv6, limit_ipv4, limit_ipv6, rest_ipv4, rest_ipv6, source_ipv6, whole_ipv4,
     };
     use limiter_common::parse::{
-        Network, PLAIN, find_network, find_plain_ipv4, is_direct_ipv6, is_plain_ipv6,
+        Network, PLAIN, find_network, find_plain_ipv4, is_direct_ipv6, is_one_buffer, is_plain_ipv6,
     };
     use limiter_common::{Action, Address, Frame, Listing, Reason, Transport};
 
@@ -49,16 +49,18 @@ mod program {
 
     #[xdp]
     pub fn limiter(ctx: XdpContext) -> u32 {
-        linear(&ctx)
+        linear(&ctx, &XdpFrame::linear(&ctx))
     }
 
     #[xdp(frags)]
     pub fn limiter_frags(ctx: XdpContext) -> u32 {
-        // Two copies of the code, so that the common frame of one buffer does not pay for the others.
-        let frame = XdpFrame::fragmented(&ctx);
-        if !frame.is_fragmented() {
-            return linear(&ctx);
+        // Two copies of the code, so that the common frame of one buffer does not pay for the others. Most are known to be
+        // such without a call.
+        let first = XdpFrame::linear(&ctx);
+        if is_one_buffer(&first) || !XdpFrame::is_fragmented(&ctx) {
+            return linear(&ctx, &first);
         }
+        let frame = XdpFrame::fragmented(&ctx);
         match find_network(&frame) {
             Ok(Network::V4 { at }) => ipv4_fragmented(ctx.ctx, at),
             Ok(Network::V6 { at }) => ipv6_fragmented(ctx.ctx, at),
@@ -67,28 +69,31 @@ mod program {
     }
 
     #[inline(always)]
-    fn linear(ctx: &XdpContext) -> u32 {
-        let frame = XdpFrame::linear(ctx);
-        if let Some(source) = find_plain_ipv4(&frame) {
+    fn linear(ctx: &XdpContext, frame: &XdpFrame<'_, false>) -> u32 {
+        if let Some(source) = find_plain_ipv4(frame) {
             // `judge_ipv4` once more in place, for this one offset: a call costs as much as half of the verdict. What is
             // common is finished by itself, since few instructions are left where the reason is known.
             let Some(listing) = by_source(&Address::V4(source.to_be_bytes()), &KernelTables, &KernelClock)
             else {
-                return finish(ctx, &frame, Reason::Blocked);
+                return finish(ctx, frame, Reason::Blocked);
             };
-            let listing = listing.forgotten(&frame);
-            return match rest_ipv4(&frame, PLAIN, listing, &KernelTables, &KernelClock) {
-                Reason::Passed => finish(ctx, &frame, Reason::Passed),
-                reason => finish(ctx, &frame, reason),
-            };
+            let listing = listing.forgotten(frame);
+            let reason = rest_ipv4(frame, PLAIN, listing, &KernelTables, &KernelClock);
+            if reason == Reason::Passed {
+                return finish(ctx, frame, Reason::Passed);
+            }
+            if reason == Reason::PacketRate {
+                return finish(ctx, frame, Reason::PacketRate);
+            }
+            return finish(ctx, frame, reason);
         }
-        if is_plain_ipv6(&frame) {
+        if is_plain_ipv6(frame) {
             return ipv6_linear(ctx.ctx, PLAIN);
         }
-        match find_network(&frame) {
+        match find_network(frame) {
             Ok(Network::V4 { at }) => ipv4_linear(ctx.ctx, at),
             Ok(Network::V6 { at }) => ipv6_linear(ctx.ctx, at),
-            Err(reason) => finish(ctx, &frame, reason),
+            Err(reason) => finish(ctx, frame, reason),
         }
     }
 

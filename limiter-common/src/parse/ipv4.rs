@@ -7,6 +7,7 @@ use crate::packet::{Fragment, Packet, Transport};
 use crate::reason::Reason;
 
 pub(super) const MIN_HEADER: usize = 20;
+pub(super) const LENGTH_AT: usize = 2;
 pub(super) const SOURCE_AT: usize = 12;
 const DESTINATION_AT: usize = 16;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -35,7 +36,7 @@ fn field<F: Frame + ?Sized, const N: usize>(frame: &F, at: usize, offset: usize)
 #[inline(always)]
 pub(crate) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Packet, Header), Reason> {
     let [version] = field(frame, at, 0)?;
-    let (len, fragment): ([u8; 2], [u8; 2]) = (field(frame, at, 2)?, field(frame, at, 6)?);
+    let (len, fragment): ([u8; 2], [u8; 2]) = (field(frame, at, LENGTH_AT)?, field(frame, at, 6)?);
     let [protocol] = field(frame, at, 9)?;
     let (source, destination): ([u8; 4], [u8; 4]) =
         (field(frame, at, SOURCE_AT)?, field(frame, at, DESTINATION_AT)?);

@@ -6,7 +6,8 @@ use crate::frame::Frame;
 use crate::packet::{Fragment, Packet, Transport};
 use crate::reason::Reason;
 
-const HEADER: usize = 40;
+pub(super) const HEADER: usize = 40;
+pub(super) const LENGTH_AT: usize = 4;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;

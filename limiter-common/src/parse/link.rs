@@ -2,7 +2,7 @@
 
 use network_types::eth::EtherType;
 
-use super::{MAX_MPLS_LABELS, MAX_VLAN_TAGS, ipv4};
+use super::{MAX_MPLS_LABELS, MAX_VLAN_TAGS, ipv4, ipv6};
 use crate::frame::Frame;
 use crate::reason::Reason;
 
@@ -56,6 +56,32 @@ pub fn find_plain_ipv4<F: Frame + ?Sized>(frame: &F) -> Option<u32> {
 #[inline(always)]
 pub fn is_plain_ipv6<F: Frame + ?Sized>(frame: &F) -> bool {
     frame.read(ETHER_TYPE_AT).map(u16::from_be_bytes) == Some(IPV6)
+}
+
+/// Longer than the first buffer of any frame that fills several of them one after the other: drivers give it more, so that
+/// Ethernet's usual frames fit.
+const SURELY_FULL: usize = 1280;
+
+/// Whether a frame has no other buffer than this first one, as far as that can be told without asking the kernel; `false`
+/// says nothing.
+///
+/// There are more for two reasons. The first buffer was full: then it is no shorter than [`SURELY_FULL`]. Or the card or
+/// the kernel keeps headers apart: then the packet goes on behind the first buffer, by its own account. What is missed is
+/// what trails a packet that ends with its headers, where headers are kept apart: nobody reads it, so no verdict changes,
+/// but its bytes are not counted.
+#[inline(always)]
+pub fn is_one_buffer<F: Frame + ?Sized>(first: &F) -> bool {
+    let behind = if find_plain_ipv4(first).is_some() {
+        let len = first.field::<PLAIN_HEADERS, 2>(0, PLAIN + ipv4::LENGTH_AT);
+        len.map(|len| usize::from(u16::from_be_bytes(len))).filter(|len| *len >= ipv4::MIN_HEADER)
+    } else if is_plain_ipv6(first) {
+        // 0 if the length is told elsewhere, or not at all.
+        let len = first.read(PLAIN + ipv6::LENGTH_AT).map(|len| usize::from(u16::from_be_bytes(len)));
+        len.filter(|len| *len > 0).map(|len| len + ipv6::HEADER)
+    } else {
+        None
+    };
+    first.len() < SURELY_FULL && behind.is_some_and(|len| PLAIN + len <= first.len())
 }
 
 /// Finds the IP header.

@@ -11,7 +11,7 @@ use crate::gcra::{Quota, Step};
 use crate::nanos::Nanos;
 
 /// A limit that sources share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Bound {
     pub quota: Quota,

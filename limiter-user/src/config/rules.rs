@@ -156,7 +156,7 @@ fn protocol(value: &Value<'_>, what: &str) -> Option<u8> {
 }
 
 /// The `limit` of a rule.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Understood {
     policy: Policy,
     figures: Figures,
@@ -195,7 +195,8 @@ fn limits(value: &Value<'_>) -> Option<Understood> {
         value.problem(format!("the rule limits nothing; expected at least one, like {LIMIT}"));
         return None;
     }
-    let mut understood = Understood::default();
+    let mut understood =
+        Understood { policy: Policy::UNLIMITED, figures: Figures::default(), written: Vec::new() };
     let mut good = true;
     for element in elements {
         let Some((per, limit)) = limit(&element) else {

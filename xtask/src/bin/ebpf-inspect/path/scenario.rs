@@ -25,13 +25,11 @@ const HOUR: u64 = 3_600_000_000_000;
 const FOR_LISTS: usize = 0;
 /// The clock.
 const FOR_A_DEADLINE: usize = 1;
-/// The clock, and the function that charges.
-const FOR_A_LIMIT: usize = 2;
-/// How long the frame is in all its buffers; on top of the others.
-const FOR_FRAGMENTS: usize = 1;
+/// The clock.
+const FOR_A_LIMIT: usize = 1;
 
-/// The programs, and what each calls on top. Linux 5.18 and later run the first.
-const PROGRAMS: [(&str, usize); 2] = [(abi::PROGRAM_FRAGS, FOR_FRAGMENTS), (abi::PROGRAM_LINEAR, 0)];
+/// Linux 5.18 and later run the first.
+const PROGRAMS: [&str; 2] = [abi::PROGRAM_FRAGS, abi::PROGRAM_LINEAR];
 
 const SITUATIONS: [Situation; 12] = [
     Situation { calls: Some(FOR_LISTS), ..Situation::new("clean", Reason::Passed) },
@@ -73,7 +71,7 @@ const SITUATIONS: [Situation; 12] = [
         list: Some((Span::Host, ALLOWED)),
         ..Situation::new("allowed", Reason::Allowed)
     },
-    // The first packets of a burst need no slot, the last ones do.
+    // The first packets of a burst need no slot, the last ones do. The one that takes it is rare: a function does that.
     Situation { calls: Some(FOR_A_LIMIT), limited: true, ..Situation::new("limit-first", Reason::Passed) },
     Situation {
         calls: Some(FOR_A_LIMIT),
@@ -196,7 +194,7 @@ impl Framing {
 /// One frame in one situation at one program.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scenario {
-    program: (&'static str, usize),
+    program: &'static str,
     situation: Situation,
     framing: Framing,
 }
@@ -212,7 +210,7 @@ pub(super) fn all() -> impl Iterator<Item = Scenario> {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.program.0, self.situation.name, self.framing.name())
+        write!(f, "{}/{}/{}", self.program, self.situation.name, self.framing.name())
     }
 }
 
@@ -223,8 +221,7 @@ impl Scenario {
 
     /// Calls that no kernel inlines; `None` if their number does not matter.
     pub(super) fn calls_allowed(&self) -> Option<usize> {
-        let plain = self.situation.calls.filter(|_| self.framing.is_plain());
-        plain.map(|calls| calls + self.program.1)
+        self.situation.calls.filter(|_| self.framing.is_plain())
     }
 
     /// Runs the frame, after those that belong to the situation; returns what it ran through.
@@ -237,7 +234,7 @@ impl Scenario {
         let settings = Settings { limited: limited.into(), ..object::settings() };
         let limits = if limited { object::packet_limit() } else { Limits::NONE };
         let entry = list.and_then(|(span, entry)| Some((self.framing.prefix(span)?, entry)));
-        let mut machine = kernel::machine(object, self.program.0, &settings, &limits, entry.as_slice(), NOW)?;
+        let mut machine = kernel::machine(object, self.program, &settings, &limits, entry.as_slice(), NOW)?;
         let frame = self.framing.bytes();
         let run = match self.situation.frame {
             Which::Nth(n) => {
