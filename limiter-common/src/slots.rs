@@ -175,6 +175,12 @@ impl Policy {
         self.packets.is_unlimited() && self.bits.is_unlimited() && self.shares == 0
     }
 
+    /// Whether it is one limit of packets, as most are.
+    #[inline(always)]
+    pub const fn is_of_packets_alone(&self) -> bool {
+        self.bits.is_unlimited() && self.shares == 0
+    }
+
     /// How many nanoseconds the clock may be behind, so that no more is admitted than half a percent of the burst.
     #[inline(always)]
     pub fn clock_error(&self) -> u64 {
@@ -257,13 +263,6 @@ const fn prefix([a, b, c, d, e, f, g, h, ..]: &[u8; 16]) -> u64 {
     u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h])
 }
 
-/// Index of the gate that packets of a source come by, and of the set where its slot is.
-#[inline(always)]
-pub const fn packet_places(owner: u64, policy: &Policy, sets: u32, secret: [u64; 2]) -> (u32, u32) {
-    let hash = mix(owner, secret);
-    (policy.packet_gates.index(at_gate(hash)), low_bits(hash, sets))
-}
-
 /// The bits of the hash that choose a gate; the lower ones choose the set.
 #[inline(always)]
 const fn at_gate(hash: u64) -> u64 {
@@ -338,7 +337,7 @@ pub fn step<R: Rates>(
 
 /// Charges a packet that costs this much to the gate with this TAT, if that is enough. If not, the slot decides.
 #[inline(always)]
-pub fn pass_gate<W: Word>(gate: &W, quota: &Quota, cost: u64, now: Nanos) -> bool {
+fn pass_gate<W: Word>(gate: &W, quota: &Quota, cost: u64, now: Nanos) -> bool {
     for _ in 0..ATTEMPTS_AT_GATE {
         let current = gate.load();
         let Step::Admit(next) = quota.step_at_gate(Nanos(current), cost, now) else {
@@ -409,18 +408,25 @@ fn find<W: Word>(set: &Set<W>, wanted: u64, now: Nanos) -> Found {
     }
 }
 
-/// [`step`] for a source that has a slot in this set, when its gate has refused. `None` if it has none, or if another CPU
-/// was faster: then [`step`] is to decide.
+/// Charges a packet under a policy [of packets alone](Policy::is_of_packets_alone), if its gate or the slot that its source
+/// has tells: few instructions for what most packets need. `None` if the source has no slot, if another CPU was faster, or if
+/// the state cannot be reached: then nothing was charged, and [`step`] is to decide.
 #[inline(always)]
-pub fn step_own<W: Word>(
-    set: &Set<W>,
-    owner: u64,
-    gate: Option<&W>,
-    quota: &Quota,
-    cost: u64,
-    now: Nanos,
-) -> Option<bool> {
-    for slot in &set.slots {
+pub fn step_alone<R: Rates>(rates: &R, source: &Address, policy: &Policy, now: Nanos) -> Option<bool> {
+    let (quota, secret) = (&policy.packets, rates.secret());
+    let owner = Key::owner(source, policy.id, secret);
+    let hash = mix(owner, secret);
+    // Of packets, so the bytes do not matter.
+    let cost = quota.cost(0);
+    let mut gate = None;
+    if quota.has_gate() {
+        let at = rates.gate(policy.packet_gates.index(at_gate(hash)))?;
+        if pass_gate(at, quota, cost, now) {
+            return Some(true);
+        }
+        gate = Some(at);
+    }
+    for slot in &rates.set(low_bits(hash, rates.sets()))?.slots {
         if slot.owner.load() == owner {
             return try_advance(&slot.tat, gate, quota, cost, now);
         }

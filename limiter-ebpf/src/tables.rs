@@ -4,8 +4,7 @@ use limiter_common::abi::{Limits, MAX_POLICIES};
 use limiter_common::lists::Listed;
 use limiter_common::parse::Lengths;
 use limiter_common::slots::{
-    Act, Batch, Charge, Key, Policy, Rates, Set, Unit, charge, packet_places, pass_gate, step, step_own,
-    step_shared,
+    Act, Batch, Charge, Key, Rates, Set, Unit, charge, step, step_alone, step_shared,
 };
 use limiter_common::{Address, Nanos, Tables, Transport};
 
@@ -50,8 +49,9 @@ impl Tables for KernelTables {
     fn charge(&self, source: &Address, policy: usize, bytes: u32, now: Nanos) -> Option<Charge> {
         let quotas = globals::all_limits().policies.get(policy)?;
         let policy = u32::try_from(policy).ok()?;
-        let alone = quotas.bits.is_unlimited() && quotas.shares == 0;
-        if alone && let Some(conforms) = step_alone(source, quotas, now) {
+        let alone = quotas.is_of_packets_alone();
+        // Most packets need no more, and no call.
+        if alone && let Some(conforms) = step_alone(&KernelRates, source, quotas, now) {
             return Some(if conforms { Charge::Conforms } else { Charge::OverPackets });
         }
         let key = Key::new(source, quotas.id, globals::secret());
@@ -78,26 +78,6 @@ impl Tables for KernelTables {
             _ => None,
         })
     }
-}
-
-/// Charges a packet that is held to a number of packets and to nothing else, if its gate or its slot tells. Most packets
-/// need no more, and no call.
-#[inline(always)]
-fn step_alone(source: &Address, policy: &Policy, now: Nanos) -> Option<bool> {
-    let (quota, secret) = (&policy.packets, globals::secret());
-    let owner = Key::owner(source, policy.id, secret);
-    let (gate, set) = packet_places(owner, policy, globals::sets(), secret);
-    // Of packets, so the bytes do not matter.
-    let cost = quota.cost(0);
-    let mut at_gate = None;
-    if quota.has_gate() {
-        let gate = maps::GATE.get(gate)?;
-        if pass_gate(gate, quota, cost, now) {
-            return Some(true);
-        }
-        at_gate = Some(gate);
-    }
-    step_own(maps::SLOTS.get(set)?, owner, at_gate, quota, cost, now)
 }
 
 /// Instead of an index.

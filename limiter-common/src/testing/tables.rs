@@ -72,6 +72,12 @@ impl MemoryRates {
 
     /// Charges one packet; `None` if the policy's shares are larger than the tables.
     pub fn charge(&self, source: &Address, policy: &Policy, bytes: u32, now: Nanos) -> Option<Charge> {
+        // As in the kernel.
+        if policy.is_of_packets_alone()
+            && let Some(conforms) = slots::step_alone(self, source, policy, now)
+        {
+            return Some(if conforms { Charge::Conforms } else { Charge::OverPackets });
+        }
         let key = Key::new(source, policy.id, SECRET);
         slots::charge(
             policy,
