@@ -31,6 +31,8 @@ pub struct Authenticator {
     /// What was wrong with the file of the tokens.
     warning: Option<String>,
     roles: RwLock<Arc<Roles>>,
+    /// Held by the one who changes the roles, from what they were to what they become.
+    configuring: Mutex<()>,
     backoff: Mutex<Backoff>,
     quotas: Mutex<Quotas>,
 }
@@ -120,6 +122,7 @@ impl Authenticator {
             tokens,
             warning,
             roles: RwLock::default(),
+            configuring: Mutex::default(),
             backoff: Mutex::new(Backoff::new()),
             quotas: Mutex::new(Quotas::new()),
         }
@@ -139,6 +142,11 @@ impl Authenticator {
     /// Goes by this configuration from now on, and reads the issuer's keys. If they cannot be read, those of before stay,
     /// if they were of the same issuer; [`Self::warnings`] says so.
     pub fn configure(&self, access: &Access, protected: &[Prefix]) {
+        let configuring = self.configuring();
+        self.replace(&configuring, access, protected);
+    }
+
+    fn replace(&self, _: &MutexGuard<'_, ()>, access: &Access, protected: &[Prefix]) {
         let former = self.roles();
         let same_issuer =
             |oauth: &&OAuth| former.access.oauth.as_ref().is_some_and(|former| former.issuer == oauth.issuer);
@@ -160,14 +168,17 @@ impl Authenticator {
 
     /// What is to be done every minute: the keys are read again, and what is known of the use of tokens is written.
     pub fn tend(&self) {
+        let configuring = self.configuring();
         let roles = self.roles();
         if roles.access.oauth.is_some() {
-            self.configure(&roles.access, &roles.protected);
+            // Held since before: or a reload meanwhile would be undone.
+            self.replace(&configuring, &roles.access, &roles.protected);
             let problem = self.roles().problem.clone();
             if let Some(problem) = problem.filter(|problem| Some(problem) != roles.problem.as_ref()) {
                 tracing::warn!("{problem}");
             }
         }
+        drop(configuring);
         if let Err(error) = self.tokens.flush() {
             // Also when they were used: nobody's word depends on it.
             tracing::warn!("{error}");
@@ -220,11 +231,17 @@ impl Authenticator {
     pub fn charge(&self, principal: &Principal, entries: u32, now: Now) -> Result<(), OverQuota> {
         let Some(quota) = principal.caps.quota else { return Ok(()) };
         let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        quotas.charge(&principal.actor(), quota, entries, now.boot)
+        // The actor alone may be cut off, and the owner alone may have several credentials.
+        let who = format!("{} {}", principal.actor(), principal.owner_name());
+        quotas.charge(&who, quota, entries, now.boot)
     }
 
     fn roles(&self) -> Arc<Roles> {
         Arc::clone(&self.roles.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn configuring(&self) -> MutexGuard<'_, ()> {
+        self.configuring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn backoff(&self) -> MutexGuard<'_, Backoff> {

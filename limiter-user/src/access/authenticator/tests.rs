@@ -232,6 +232,12 @@ fn quotas_are_each_principals_own() {
     let charge =
         |principal: &Principal, entries| fixture.authenticator.charge(principal, entries, at(0)).is_ok();
     assert!(charge(&a, 10) && !charge(&a, 1) && charge(&b, 10));
+    // Two who differ only where the log has cut them off.
+    let jwt = |last: &str| {
+        let odd = json!({"sub": format!("{}{last}", "x".repeat(200)), "scope": "limiter:block"});
+        fixture.bearer(HERE, &fixture.issuer.jwt(&odd), at(0)).unwrap()
+    };
+    assert!(charge(&jwt("a"), 10) && !charge(&jwt("a"), 1) && charge(&jwt("b"), 10));
     let operator = Principal::operator(0);
     assert!((0..100).all(|_| charge(&operator, u32::MAX)));
 }

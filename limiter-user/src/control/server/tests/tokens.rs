@@ -39,7 +39,7 @@ async fn the_life_of_a_token() {
     assert!(made.known.created_by.starts_with("uid:"));
     assert!(!format!("{made:?}").contains(&made.token));
 
-    assert_eq!(client.tokens().await.unwrap().tokens, [made.known.clone()]);
+    assert_eq!(client.tokens().await.unwrap().tokens, std::slice::from_ref(&made.known));
     let rotated = client.rotate_token(&id, &RotateRequest { overlap_seconds: 3600 }).await.unwrap();
     assert_ne!(rotated.token, made.token);
     assert_eq!(rotated.known.former_until.as_deref(), Some("2026-01-01T13:00:00Z"));
