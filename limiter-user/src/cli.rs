@@ -14,6 +14,7 @@ mod import;
 mod lists;
 pub mod packet;
 mod render;
+mod report;
 mod ssh;
 mod status;
 mod token;
@@ -104,6 +105,7 @@ async fn command(session: &mut Session<impl Write>, command: Command) -> Result<
         Command::Allow(Allow::Add(add)) => lists::add(session, Action::Allow, &add).await,
         Command::Allow(Allow::Remove(remove)) => lists::remove(session, Action::Allow, &remove).await,
         Command::Allow(Allow::List(list)) => lists::list(session, Action::Allow, list.owner.as_ref()).await,
+        Command::Report(report) => report::report(session, report).await,
         Command::Status => status::status(session).await,
         Command::Counters(counters) => counters::counters(session, &counters).await,
         Command::Explain(explain) => explain::explain(session, &explain).await,

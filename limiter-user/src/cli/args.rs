@@ -73,6 +73,16 @@ pub enum Command {
     /// Allow addresses and prefixes whatever blocks them
     #[command(subcommand)]
     Allow(Allow),
+    /// Say what an address did, and let policies decide
+    ///
+    /// Examples:
+    ///   limiter report 192.0.2.7 --category login_failed
+    ///   limiter report 192.0.2.7 --category login_failed --account alice --weight 3
+    ///
+    /// The weights of what is reported in a category add up; a [[policy]] of the configuration says when that is enough
+    /// for a block. Exits with 5 if no policy is for the category, with 6 if a guard refuses.
+    #[command(verbatim_doc_comment)]
+    Report(Report),
     /// Whether everything is protected
     ///
     /// Examples:
@@ -266,6 +276,24 @@ pub struct Add {
     /// Past the guards: own addresses, gateway, DNS, SSH peer, protected prefixes, very wide prefixes
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The peer of the connection
+    pub address: Address,
+    /// What it did, as in a [[policy]]: login_failed
+    #[arg(long, value_name = "NAME")]
+    pub category: String,
+    /// How much it counts
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub weight: u32,
+    /// The user account it was about
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+    /// The device it was about
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
 }
 
 #[derive(Debug, Args)]

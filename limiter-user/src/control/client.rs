@@ -22,7 +22,7 @@ use crate::blocklist::Owner;
 use crate::config::Action;
 use crate::control::protocol::{
     AddRequest, AddResponse, Claim, Counters, DetachRequest, Detached, Explanation, Problem, ProblemKind,
-    Reloaded, RemoveRequest, RemoveResponse, Status,
+    Reloaded, RemoveRequest, RemoveResponse, Report, ReportResponse, Status,
 };
 
 /// A daemon that has not accepted the connection by then is stuck.
@@ -150,6 +150,15 @@ impl Client {
         match (answer, failure.try_recv()) {
             (_, Ok(error)) => Err(ClientError::Input(error)),
             (answer, Err(_)) => self.decode(answer?).await,
+        }
+    }
+
+    /// Says what addresses did.
+    pub async fn report(&self, reports: &[Report]) -> Result<ReportResponse, ClientError> {
+        match reports {
+            // One alone is refused with the reason, not counted as refused.
+            [report] => self.post("/v1/reports", report).await,
+            reports => self.post("/v1/reports", &reports).await,
         }
     }
 

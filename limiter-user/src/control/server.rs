@@ -13,6 +13,7 @@ mod idempotency;
 mod listen;
 mod listing;
 mod refusal;
+mod reports;
 mod routes;
 mod tcp;
 mod tokens;

@@ -18,7 +18,7 @@ use super::body::{self, Bounds};
 use super::gate::{self, Gate, needs};
 use super::idempotency::Answers;
 use super::refusal::Refusal;
-use super::{Backend, Request, changes, listing, tokens};
+use super::{Backend, Request, changes, listing, reports, tokens};
 use crate::access::Need;
 use crate::control::protocol::{
     Counters, DetachRequest, Detached, Explanation, InterfaceCounters, ProblemKind, ReasonCount, Reloaded,
@@ -49,6 +49,7 @@ pub(super) fn router(backend: Backend, gate: Gate) -> Router {
         .route("/v1/blocks/import", block(post(changes::import)))
         .route("/v1/allows", read(get(listing::allows)).merge(allow(post(changes::add_allows))))
         .route("/v1/allows/remove", allow(post(changes::remove_allows)))
+        .route("/v1/reports", needs(Need::Report, post(reports::report)))
         .route("/v1/explain", read(get(explain)))
         .route("/v1/lookup/{address}", read(get(lookup)))
         .route("/v1/status", read(get(status)))

@@ -19,6 +19,7 @@ use crate::dataplane::memory::MemoryDataplane;
 use crate::enforcer::{Now, Parameters};
 use crate::host::Lifelines;
 
+mod reports;
 mod tcp;
 mod tokens;
 
@@ -52,6 +53,7 @@ impl Fixture {
             "protected = [\"10.0.0.0/8\"]\n[[interface]]\nname = \"eth0\"\n\
              [[rule]]\nname = \"dns\"\nmatch = {{ protocol = \"udp\", port = 53 }}\n\
              limit = [ {{ per = \"source\", rate = \"200/s\", burst = 400 }} ]\n\
+             [[policy]]\ncategory = \"login_failed\"\nthreshold = 5\nwithin = \"1m\"\nblock = \"10m\"\n\
              [state]\ndirectory = \"{path}/state\"\n"
         );
         let config = match config::parse(&text, Path::new("test.toml")) {
