@@ -155,10 +155,10 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let (prefix, owner) = match text.split_once('@') {
-            Some((prefix, owner)) => (prefix, Some(owner.parse().map_err(|_| InvalidCursor)?)),
+            Some((prefix, owner)) => (prefix, Some(owner.parse().ok().ok_or(InvalidCursor)?)),
             None => (text, None),
         };
-        Ok(Self { prefix: prefix.parse().map_err(|_| InvalidCursor)?, owner })
+        Ok(Self { prefix: prefix.parse().ok().ok_or(InvalidCursor)?, owner })
     }
 }
 

@@ -362,6 +362,9 @@ impl Contents {
     }
 }
 
+/// Takes a key and its value.
+type Take = fn(&mut Contents, &[u8], &[u8]);
+
 fn open_file(path: &Path, boot_id: [u8; 16], now: Now) -> Result<(Database, Contents), OpenError> {
     let (database, new) = file::open(path)?;
     let contents = guarded(|| {
@@ -505,7 +508,7 @@ fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Records {
         let mut builder = redb::Builder::new();
         let database = builder.set_cache_size(CACHE).open(path)?;
         let transaction = database.begin_read()?;
-        let tables: [(_, fn(&mut Contents, &[u8], &[u8])); 3] = [
+        let tables: [(_, Take); 3] = [
             (CLAIMS, Contents::take),
             (CLAIMS_2, Contents::take_version_2),
             (OFFENCES, Contents::take_repeat),

@@ -27,10 +27,6 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// What may stand in front of a colon, in the order of the kinds.
-    const KINDS: [(&str, fn(Arc<str>) -> Self); 4] =
-        [("list", Self::List), ("feed", Self::Feed), ("fail2ban", Self::Fail2ban), ("app", Self::App)];
-
     /// The name; empty if the kind says it all.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -90,7 +86,13 @@ impl FromStr for Owner {
             _ => {}
         }
         let (kind, name) = text.split_once(':').ok_or(InvalidOwner::Kind)?;
-        let (_, owner) = Self::KINDS.iter().find(|(known, _)| *known == kind).ok_or(InvalidOwner::Kind)?;
+        let owner = match kind {
+            "list" => Self::List,
+            "feed" => Self::Feed,
+            "fail2ban" => Self::Fail2ban,
+            "app" => Self::App,
+            _ => return Err(InvalidOwner::Kind),
+        };
         if is_name(name) { Ok(owner(Arc::from(name))) } else { Err(InvalidOwner::Name) }
     }
 }

@@ -88,3 +88,50 @@ fn seconds(value: &Value<'_>, what: &str) -> Option<u64> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Escalation, String> {
+        let text = format!("[[interface]]\nname = \"eth0\"\n{text}");
+        let config = crate::config::parse(&text, Path::new("x")).map_err(|problems| problems.to_string())?;
+        Ok(config.escalation)
+    }
+
+    #[test]
+    fn owners_have_what_is_not_said_otherwise() {
+        assert_eq!(parsed(""), Ok(Escalation::default()));
+        let escalation = parsed(
+            "[escalation]\nsteps = [\"1m\", \"1h\"]\n[[escalation.owner]]\nowner = \"crowdsec\"\nforget = \"2h\"\n",
+        );
+        let escalation = escalation.unwrap();
+        let forget = Ladder::default().forget;
+        assert_eq!(*escalation.of(&Owner::Operator), Ladder { steps: vec![60, 3600], forget });
+        assert_eq!(*escalation.of(&Owner::Crowdsec), Ladder { steps: vec![60, 3600], forget: 7200 });
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for (text, why) in [
+            ("steps = []", "expected 1 to 32"),
+            ("steps = [\"1h\", \"1m\"]", "at least as long"),
+            ("steps = [\"permanent\"]", "no step"),
+            ("steps = [\"soon\"]", "is not a time"),
+            ("steps = \"1h\"", "expected an array"),
+            ("forget = 5", "expected a time"),
+            ("[[escalation.owner]]\nowner = \"list:drop\"", "do not expire"),
+            ("[[escalation.owner]]\nowner = \"nobody\"", "is no owner"),
+            ("[[escalation.owner]]\nsteps = [\"1h\"]", "missing"),
+            (
+                "[[escalation.owner]]\nowner = \"crowdsec\"\n[[escalation.owner]]\nowner = \"crowdsec\"",
+                "twice",
+            ),
+        ] {
+            let problems = parsed(&format!("[escalation]\n{text}")).unwrap_err();
+            assert!(problems.contains(why), "{text}: {problems}");
+        }
+    }
+}

@@ -105,7 +105,7 @@ struct Work {
 }
 
 enum Job {
-    Import(Import),
+    Import(Box<Import>),
     Reload(Reloading),
     Purge(Purge),
 }
@@ -753,9 +753,9 @@ impl Worker {
         self.mend();
         let Some(mut work) = self.work.take() else {
             let job = match self.waiting.pop_front() {
-                Some(Long::Import(action, parsed, options, caller, reply)) => {
-                    self.begin_import(action, parsed, &options, &caller, reply).map(Job::Import)
-                }
+                Some(Long::Import(action, parsed, options, caller, reply)) => self
+                    .begin_import(action, parsed, &options, &caller, reply)
+                    .map(|import| Job::Import(Box::new(import))),
                 Some(Long::Purge(action, request, caller, reply)) => {
                     self.begin_purge(action, &request, &caller, reply).map(Job::Purge)
                 }
@@ -788,7 +788,7 @@ impl Worker {
         self.kernel.expect(std::iter::empty());
         match job {
             Job::Import(import) => {
-                let reply = self.take_import_back(import, |key| touched.contains(key));
+                let reply = self.take_import_back(*import, |key| touched.contains(key));
                 self.answer(reply, Err(error));
             }
             Job::Reload(Reloading { mut undo, former, reply, .. }) => {
@@ -807,7 +807,7 @@ impl Worker {
     fn end(&mut self, job: Job) {
         self.kernel.expect(std::iter::empty());
         match job {
-            Job::Import(import) => self.end_import(import),
+            Job::Import(import) => self.end_import(*import),
             Job::Purge(purge) => self.end_purge(purge),
             Job::Reload(Reloading { lists, sentences, reply, .. }) => {
                 self.lists = lists;

@@ -144,8 +144,8 @@ impl Worker {
                 });
             }
         }
-        let begin = self.begin(together, Effect::AtOnce, planned, relies)?;
-        together.push(begin(Answer::Nobody));
+        let unanswered = self.begin(together, Effect::AtOnce, planned, relies)?;
+        together.push(unanswered, Answer::Nobody);
         Ok(())
     }
 }

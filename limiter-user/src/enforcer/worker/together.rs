@@ -34,8 +34,9 @@ pub(super) struct Together {
 }
 
 impl Together {
-    pub(super) fn push(&mut self, begun: Begun) {
-        self.begun.push(begun);
+    /// Makes a request that was begun wait for its end, with whom to tell.
+    pub(super) fn push(&mut self, unanswered: Unanswered, answer: Answer) {
+        self.begun.push(Begun { unanswered, answer });
     }
 
     /// Changes who is answered when the last request is made.
@@ -79,7 +80,14 @@ impl Effect {
 
 /// A request whose edits are made in the list, but not stored.
 #[derive(Debug)]
-pub(super) struct Begun {
+struct Begun {
+    unanswered: Unanswered,
+    answer: Answer,
+}
+
+/// A request that was begun, but for whom to tell.
+#[derive(Debug)]
+pub(super) struct Unanswered {
     effect: Effect,
     /// The changes that the kernel has not seen, and what takes all of it back.
     outcome: Outcome,
@@ -87,7 +95,6 @@ pub(super) struct Begun {
     former: Vec<(Offender, Option<Offence>)>,
     /// Nothing has to be stored, neither of this request nor of one before that it relies on.
     idle: bool,
-    answer: Answer,
 }
 
 #[derive(Debug)]
@@ -117,7 +124,7 @@ impl Worker {
         reply: Reply<AddResponse>,
     ) {
         match self.begin_add(together, action, request, caller) {
-            Ok((begin, response)) => together.begun.push(begin(Answer::Add(reply, response))),
+            Ok((unanswered, response)) => together.push(unanswered, Answer::Add(reply, response)),
             Err(error) => self.answer(reply, Err(error)),
         }
     }
@@ -132,7 +139,7 @@ impl Worker {
         reply: Reply<RemoveResponse>,
     ) {
         match self.begin_remove(together, action, request, caller) {
-            Ok((begin, response)) => together.begun.push(begin(Answer::Remove(reply, response))),
+            Ok((unanswered, response)) => together.push(unanswered, Answer::Remove(reply, response)),
             Err(error) => self.answer(reply, Err(error)),
         }
     }
@@ -143,7 +150,7 @@ impl Worker {
         action: Action,
         request: AddRequest,
         caller: &Caller,
-    ) -> Result<(impl FnOnce(Answer) -> Begun + use<>, AddResponse), Error> {
+    ) -> Result<(Unanswered, AddResponse), Error> {
         let prefixes = prefixes(&request.prefixes)?;
         let effect = Effect::of(action, true);
         let relies = self.make_way(together, effect, &prefixes);
@@ -177,7 +184,7 @@ impl Worker {
         action: Action,
         request: &RemoveRequest,
         caller: &Caller,
-    ) -> Result<(impl FnOnce(Answer) -> Begun + use<>, Result<RemoveResponse, Error>), Error> {
+    ) -> Result<(Unanswered, Result<RemoveResponse, Error>), Error> {
         let invalid = |detail: &str| Error::Invalid { detail: detail.to_owned(), items: Vec::new() };
         let owner = self.owner(caller, request.owner.as_deref())?;
         if request.all_owners && caller.owner != Owner::Operator {
@@ -210,17 +217,17 @@ impl Worker {
                 response.missing.push(prefix.to_string());
             }
         }
-        let begin = self.begin(together, effect, Planned { edits, former: Vec::new() }, relies)?;
+        let unanswered = self.begin(together, effect, Planned { edits, former: Vec::new() }, relies)?;
         if let (Some(_), Some(why)) = (&self.unseen, self.store.problem())
             && !response.missing.is_empty()
         {
             let error = format!("what is stored cannot be read, and so not be removed for good: {why}");
             let asked = prefixes.iter().map(|prefix| Key { prefix, action, owner });
             self.decide(asked.collect::<Vec<_>>().into_iter());
-            return Ok((begin, Err(Error::NotDurable(error))));
+            return Ok((unanswered, Err(Error::NotDurable(error))));
         }
         self.tell_others(action, &prefixes, now, &mut response);
-        Ok((begin, Ok(response)))
+        Ok((unanswered, Ok(response)))
     }
 
     /// Names those who still list what was removed.
@@ -317,7 +324,7 @@ impl Worker {
         effect: Effect,
         planned: Planned,
         relies: bool,
-    ) -> Result<impl FnOnce(Answer) -> Begun + use<>, Error> {
+    ) -> Result<Unanswered, Error> {
         let Planned { edits, former } = planned;
         self.touch(&edits);
         let idle = edits.is_empty() && !relies;
@@ -337,7 +344,7 @@ impl Worker {
         together.prefixes.extend(keys);
         together.writes.append(&mut writes);
         together.deferred |= effect != Effect::AtOnce;
-        Ok(move |answer| Begun { effect, outcome, former, idle, answer })
+        Ok(Unanswered { effect, outcome, former, idle })
     }
 
     /// What the store has to know of an offender.
@@ -353,16 +360,20 @@ impl Worker {
             return;
         }
         let now = (self.clock)();
-        if begun.iter().any(|begun| !begun.former.is_empty()) {
+        if begun.iter().any(|begun| !begun.unanswered.former.is_empty()) {
             writes.append(&mut self.forget(now));
         }
         let stored = self.store.commit(&writes, now);
         let mut answers = Vec::with_capacity(begun.len());
         match stored {
-            Ok(()) => answers.extend(begun.into_iter().map(|begun| self.complete(begun))),
+            Ok(()) => {
+                answers
+                    .extend(begun.into_iter().map(|begun| (begun.answer, self.complete(begun.unanswered))));
+            }
             // The last first, so that each finds what it left.
             Err(NotStored(why)) => {
-                answers.extend(begun.into_iter().rev().map(|begun| self.refuse(begun, &why)));
+                let begun = begun.into_iter().rev();
+                answers.extend(begun.map(|begun| (begun.answer, self.refuse(begun.unanswered, &why))));
             }
         }
         // Everybody can see what was done before anybody is told.
@@ -379,8 +390,8 @@ impl Worker {
     }
 
     /// Brings into force what is durable.
-    fn complete(&mut self, begun: Begun) -> (Answer, Result<(), Error>) {
-        let Begun { effect, outcome, answer, .. } = begun;
+    fn complete(&mut self, request: Unanswered) -> Result<(), Error> {
+        let Unanswered { effect, outcome, .. } = request;
         let keys: Vec<Key> = outcome.undo.iter().map(Edit::key).collect();
         let done = match effect {
             Effect::AtOnce => Ok(()),
@@ -389,17 +400,17 @@ impl Worker {
         if effect == Effect::Anyway && done.is_ok() {
             self.decide(keys.into_iter());
         }
-        (answer, done)
+        done
     }
 
     /// Does what can be done without the disk.
-    fn refuse(&mut self, begun: Begun, why: &str) -> (Answer, Result<(), Error>) {
-        let Begun { effect, outcome, former, idle, answer } = begun;
+    fn refuse(&mut self, request: Unanswered, why: &str) -> Result<(), Error> {
+        let Unanswered { effect, outcome, former, idle } = request;
         if idle {
-            return (answer, Ok(()));
+            return Ok(());
         }
         self.remember(former);
-        let error = match effect {
+        Err(match effect {
             Effect::AtOnce => {
                 self.take_out_of_force(outcome.undo);
                 not_kept(why)
@@ -418,7 +429,6 @@ impl Worker {
                     }
                 }
             }
-        };
-        (answer, Err(error))
+        })
     }
 }
