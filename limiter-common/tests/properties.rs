@@ -61,6 +61,11 @@ fn plain_frames_need_no_walk() {
 }
 
 #[test]
+fn a_packet_in_one_buffer_needs_no_other() {
+    frames(property::a_packet_in_one_buffer_needs_no_other);
+}
+
+#[test]
 fn appended_bytes_change_nothing() {
     frames(property::appended_bytes_change_nothing);
 }
@@ -123,7 +128,7 @@ fn threads_share_one_bucket() {
 /// Whoever runs all of them, runs all of them.
 #[test]
 fn the_list_of_properties_is_complete() {
-    assert_eq!(property::ALL.len(), 14);
+    assert_eq!(property::ALL.len(), 15);
     for (name, property) in property::ALL {
         property(name.as_bytes());
         property(&[]);

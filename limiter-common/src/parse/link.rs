@@ -68,7 +68,7 @@ const SURELY_FULL: usize = 1280;
 /// There are more for two reasons. The first buffer was full: then it is no shorter than [`SURELY_FULL`]. Or the card or
 /// the kernel keeps headers apart: then the packet goes on behind the first buffer, by its own account. What is missed is
 /// what trails a packet that ends with its headers, where headers are kept apart: nobody reads it, so no verdict changes,
-/// but its bytes are not counted.
+/// but its bytes are neither counted nor charged to a limit of bits.
 #[inline(always)]
 pub fn is_one_buffer<F: Frame + ?Sized>(first: &F) -> bool {
     let behind = if find_plain_ipv4(first).is_some() {

@@ -4,8 +4,8 @@
 //! vectors are their seeds; the others read their input from the bytes, zeros when they run out.
 
 pub use frames::{
-    appended_bytes_change_nothing, blocked_source_never_passes, blocked_source_whatever_follows,
-    lists_come_first, parse_is_total, plain_frames_need_no_walk,
+    a_packet_in_one_buffer_needs_no_other, appended_bytes_change_nothing, blocked_source_never_passes,
+    blocked_source_whatever_follows, lists_come_first, parse_is_total, plain_frames_need_no_walk,
 };
 pub use lists::{prefixes_contain_what_they_should, what_is_listed_is_the_union};
 pub use rates::{
@@ -24,6 +24,7 @@ pub type Property = fn(&[u8]);
 pub const ALL: &[(&str, Property)] = &[
     ("parse_is_total", parse_is_total),
     ("plain_frames_need_no_walk", plain_frames_need_no_walk),
+    ("a_packet_in_one_buffer_needs_no_other", a_packet_in_one_buffer_needs_no_other),
     ("appended_bytes_change_nothing", appended_bytes_change_nothing),
     ("blocked_source_never_passes", blocked_source_never_passes),
     ("blocked_source_whatever_follows", blocked_source_whatever_follows),

@@ -67,6 +67,22 @@ pub fn plain_frames_need_no_walk(frame: &[u8]) {
     assert_eq!(parse::is_plain_ipv6(frame), found == Ok(parse::Network::V6 { at: plain }));
 }
 
+/// What trails a packet that is taken for one of a single buffer does not matter.
+pub fn a_packet_in_one_buffer_needs_no_other(frame: &[u8]) {
+    for first in
+        (0..frame.len()).filter_map(|len| frame.get(..len)).filter(|first| parse::is_one_buffer(*first))
+    {
+        for super_frames in [false, true] {
+            assert_eq!(
+                verdict(first, 0, 0, super_frames),
+                verdict(frame, 0, 0, super_frames),
+                "{}",
+                first.len()
+            );
+        }
+    }
+}
+
 /// What was found of a whole packet.
 fn found(frame: &[u8]) -> Result<(Packet, Header, Result<Transport, Reason>), Reason> {
     let (packet, header) = parse::network(frame)?;
