@@ -3,6 +3,7 @@
 //! Data goes to standard output and everything else to standard error. A reader that has seen enough (`| head`) is
 //! not a failure.
 
+mod api;
 pub mod args;
 mod audit;
 mod counters;
@@ -24,11 +25,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::args::{Allow, Arguments, Audit, Block, Color, Command};
+use crate::cli::args::{Allow, Arguments, Audit, Block, Color, Command, Global};
 use crate::cli::failure::{Exit, Failure, Stop};
 use crate::cli::render::Palette;
 use crate::config::Action;
-use crate::control::client::Client;
+use crate::control::client::{Client, Remote};
+use crate::tls::Trust;
 
 pub use crate::cli::generate::{completions, man_pages};
 
@@ -70,11 +72,12 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
     let mut session = Session {
-        client: Client::new(arguments.global.socket),
+        client: client(&arguments.global)?,
         out: io::BufWriter::new(io::stdout().lock()),
         json: arguments.global.json,
         palette: Palette { enabled: coloured(arguments.global.color) },
-        ssh_peer: ssh::peer(),
+        // Who is logged in here has no way in there.
+        ssh_peer: ssh::peer().filter(|_| arguments.global.remote.remote.is_none()),
     };
     let outcome = runtime.block_on(command(&mut session, arguments.command));
     // Reading standard input blocks a thread of the runtime that cannot be interrupted.
@@ -92,6 +95,15 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
             Err(failure)
         }
     }
+}
+
+fn client(global: &Global) -> Result<Client, Failure> {
+    let args = &global.remote;
+    let Some(url) = &args.remote else { return Ok(Client::new(&global.socket)) };
+    let identity = args.client_certificate.as_deref().zip(args.client_key.as_deref());
+    let trust = Trust { pins: &args.pin, ca: args.ca.as_deref(), identity };
+    let remote = Remote::new(url, trust, args.token_file.as_deref());
+    remote.map(Client::remote).map_err(|error| Failure::failed(format_args!("{error:#}")))
 }
 
 async fn command(session: &mut Session<impl Write>, command: Command) -> Result<Exit, Stop> {
@@ -113,6 +125,7 @@ async fn command(session: &mut Session<impl Write>, command: Command) -> Result<
         Command::Token(token) => token::token(session, token).await,
         Command::Detach(detach) => daemon::detach(session, detach).await,
         Command::Audit(Audit::Verify { directory }) => audit::verify(session, &directory),
+        Command::Api(api) => api::api(session, api),
         Command::Completions { shell } => {
             completions(shell, &mut session.out);
             Ok(Exit::Ok)

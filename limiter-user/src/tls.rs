@@ -13,7 +13,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use client::{Trust, client};
 pub use pin::{InvalidPin, Pin, PinMismatch};
-pub use server::{Identity, load};
+pub use server::{Identity, load, pin_of};
 
 /// What both ends speak.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];

@@ -1,5 +1,6 @@
 //! What may be written on the command line of `limiter`. Types only; examples come first in each verb's `--help`.
 
+mod remote;
 mod token;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use limiter_common::{Address, Prefix};
 use crate::blocklist::Owner;
 use crate::cli::packet::PacketKind;
 use crate::duration::{InvalidLifetime, Lifetime};
+pub use remote::{Api, Remote};
 pub use token::{CreateToken, Token};
 
 /// Where `limiterd` listens unless configured otherwise.
@@ -50,6 +52,8 @@ pub struct Global {
     /// The daemon's control socket
     #[arg(long, global = true, help_heading = "Global options", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
+    #[command(flatten)]
+    pub remote: Remote,
     /// Print JSON, which is stable, instead of tables, which are not
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
@@ -133,6 +137,9 @@ pub enum Command {
     /// Check the record of who asked for what
     #[command(subcommand)]
     Audit(Audit),
+    /// Keys and certificates of the API over the network
+    #[command(subcommand)]
+    Api(Api),
     /// Print a script that completes commands in a shell
     #[command(hide = true)]
     Completions {

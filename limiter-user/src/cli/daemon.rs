@@ -43,6 +43,9 @@ pub(super) async fn detach(session: &mut Session<impl Write>, args: Detach) -> R
                 return Ok(Exit::Ok);
             }
             // Dead, or as good as dead.
+            // Its pins are on that machine.
+            Err(error) if session.client.is_remote() => return Err(error.into()),
+            // Dead, or as good as dead.
             Err(error @ (ClientError::Unreachable { .. } | ClientError::Silent { .. })) => {
                 if matches!(error, ClientError::Silent { .. }) {
                     writeln!(std::io::stderr(), "limiter: {error}; detaching without it")?;
@@ -50,6 +53,7 @@ pub(super) async fn detach(session: &mut Session<impl Write>, args: Detach) -> R
             }
             Err(
                 error @ (ClientError::Denied { .. }
+                | ClientError::Untrusted { .. }
                 | ClientError::Refused(_)
                 | ClientError::Broken(_)
                 | ClientError::Input(_)),

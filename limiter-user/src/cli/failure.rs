@@ -128,7 +128,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
             ClientError::Unreachable { .. } | ClientError::Silent { .. } => Exit::Unreachable,
-            ClientError::Denied { .. } => Exit::NotAuthorised,
+            ClientError::Denied { .. } | ClientError::Untrusted { .. } => Exit::NotAuthorised,
             ClientError::Broken(_) => Exit::Failed,
             ClientError::Input(_) => Exit::Failed,
             ClientError::Refused(problem) => exit_of(problem.kind),
@@ -141,6 +141,7 @@ impl From<ClientError> for Failure {
             ClientError::Unreachable { .. }
             | ClientError::Silent { .. }
             | ClientError::Denied { .. }
+            | ClientError::Untrusted { .. }
             | ClientError::Broken(_)
             | ClientError::Input(_) => Self { exit, message, items: Vec::new(), problem: None },
         }

@@ -4,7 +4,7 @@ use super::args::{Arguments, Source};
 use super::failure::{Exit, Failure};
 use super::render::{self, Palette};
 use crate::config::Action;
-use crate::control::client::ClientError;
+use crate::control::client::{ClientError, Place};
 use crate::control::protocol::{
     AppliedLimit, Claim, Counters, Explanation, InterfaceCounters, InterfaceStatus, ListStatus, Offence,
     Problem, ProblemKind, ReasonCount, Status, TableStatus, Token, TokenList,
@@ -327,10 +327,10 @@ fn failures_say_what_and_how() {
         assert_eq!(Failure::from(problem(kind, 0)).exit, exit);
     }
     let nobody = ClientError::Unreachable {
-        socket: "/run/limiter/limiter.sock".into(),
+        at: Place::Socket("/run/limiter/limiter.sock".into()),
         error: std::io::ErrorKind::ConnectionRefused.into(),
     };
-    let denied = ClientError::Denied { socket: "/run/limiter/limiter.sock".into() };
+    let denied = ClientError::Denied { at: Place::Socket("/run/limiter/limiter.sock".into()) };
     let failures = [problem(ProblemKind::Guarded, 22).into(), nobody.into(), denied.into()];
     assert_eq!(failures.each_ref().map(|failure: &Failure| failure.exit as u8), [6, 3, 4]);
     insta::assert_snapshot!(rendered(|out| {

@@ -1,10 +1,12 @@
-//! The other end of the control socket. One connection per request: the socket is local, and a command makes one.
+//! The other end of the API: over the control socket, or over TCP. One connection per request: a command makes one.
 
+mod place;
 mod tokens;
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
@@ -16,7 +18,6 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 
 use crate::blocklist::Owner;
 use crate::config::Action;
@@ -25,8 +26,6 @@ use crate::control::protocol::{
     Reloaded, RemoveRequest, RemoveResponse, Report, ReportResponse, Status,
 };
 
-/// A daemon that has not accepted the connection by then is stuck.
-const CONNECT: Duration = Duration::from_secs(5);
 /// For the answer to begin, and for each further piece of it. A thread of the daemon may be busy for a second or two.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The same for what may mean work on millions of entries, or waits for the input.
@@ -36,15 +35,19 @@ const MAX_LINE: usize = 1 << 20;
 /// An answer that is not a stream: `explain` with many claims is the largest.
 const MAX_ANSWER: usize = 64 << 20;
 
+pub use place::{InvalidUrl, Place, Remote, Url};
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum ClientError {
     /// Nobody listens.
-    Unreachable { socket: PathBuf, error: io::Error },
+    Unreachable { at: Place, error: io::Error },
     /// Somebody listens and does not answer.
-    Silent { socket: PathBuf },
+    Silent { at: Place },
     /// The socket may not be opened.
-    Denied { socket: PathBuf },
+    Denied { at: Place },
+    /// Somebody answers who may be another one.
+    Untrusted { at: Place, why: String },
     /// The daemon said no.
     Refused(Problem),
     /// The connection broke, or the answer was not one of limiterd's.
@@ -56,20 +59,21 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable { socket, error } => write!(
+            Self::Unreachable { at: Place::Remote(url), error } => write!(
                 f,
-                "cannot reach the daemon at {}: {error}; is limiterd running? try: systemctl status limiterd",
-                socket.display()
+                "cannot reach the daemon at {url}: {error}; is [api] in its configuration, and the port open?"
             ),
-            Self::Silent { socket } => write!(
+            Self::Unreachable { at, error } => write!(
                 f,
-                "the daemon at {} does not answer; what was asked may have been done or not",
-                socket.display()
+                "cannot reach the daemon at {at}: {error}; is limiterd running? try: systemctl status limiterd"
             ),
-            Self::Denied { socket } => write!(
+            Self::Untrusted { at, why } => write!(f, "not talking to {at}: {why}"),
+            Self::Silent { at } => {
+                write!(f, "the daemon at {at} does not answer; what was asked may have been done or not")
+            }
+            Self::Denied { at } => write!(
                 f,
-                "not allowed to use {}; run as root, or as a member of the group in [control] of the configuration",
-                socket.display()
+                "not allowed to use {at}; run as root, or as a member of the group in [control] of the configuration"
             ),
             Self::Refused(problem) => f.write_str(&problem.detail),
             Self::Broken(what) => write!(f, "the daemon did not answer properly: {what}"),
@@ -98,16 +102,35 @@ type Body = BoxBody<Bytes, io::Error>;
 /// Speaks to one daemon.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    way: Way,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(PathBuf),
+    Remote(Arc<Remote>),
 }
 
 impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { way: Way::Socket(socket.into()) }
     }
 
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    #[must_use]
+    pub fn remote(remote: Remote) -> Self {
+        Self { way: Way::Remote(Arc::new(remote)) }
+    }
+
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self.way, Way::Remote(_))
+    }
+
+    fn at(&self) -> Place {
+        match &self.way {
+            Way::Socket(path) => Place::Socket(path.clone()),
+            Way::Remote(remote) => Place::Remote(remote.url.clone()),
+        }
     }
 
     pub async fn add(&self, action: Action, request: &AddRequest) -> Result<AddResponse, ClientError> {
@@ -167,7 +190,7 @@ impl Client {
         let mut query = Query::new(collection(action));
         query.optional("owner", owner);
         let answer = self.send(Method::GET, &query.0, "", empty(), ANSWER).await?;
-        Ok(Lines { body: answer.into_body(), rest: Vec::new(), socket: self.socket.clone() })
+        Ok(Lines { body: answer.into_body(), rest: Vec::new(), at: self.at() })
     }
 
     pub async fn explain(
@@ -223,12 +246,20 @@ impl Client {
         body: Body,
         patience: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = self.connect().await?;
+        let stream = match &self.way {
+            Way::Socket(path) => place::connect_socket(path).await?,
+            Way::Remote(remote) => place::connect_remote(remote).await?,
+        };
         let broken = |error: hyper::Error| ClientError::Broken(describe(&error));
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Ends with the answer's body, or with this process.
         tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "limiter");
+        if let Way::Remote(remote) = &self.way
+            && let Some(authorization) = &remote.authorization
+        {
+            request = request.header(header::AUTHORIZATION, authorization.clone());
+        }
         if !content_type.is_empty() {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
@@ -251,22 +282,7 @@ impl Client {
     async fn within<T>(&self, patience: Duration, answer: impl Future<Output = T>) -> Result<T, ClientError> {
         match tokio::time::timeout(patience, answer).await {
             Ok(answer) => Ok(answer),
-            Err(_) => Err(ClientError::Silent { socket: self.socket.clone() }),
-        }
-    }
-
-    async fn connect(&self) -> Result<UnixStream, ClientError> {
-        let connected = tokio::time::timeout(CONNECT, UnixStream::connect(&self.socket)).await;
-        let error = match connected {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => error,
-            Err(_) => io::Error::new(io::ErrorKind::TimedOut, "it does not accept connections"),
-        };
-        let socket = self.socket.clone();
-        if error.kind() == io::ErrorKind::PermissionDenied {
-            Err(ClientError::Denied { socket })
-        } else {
-            Err(ClientError::Unreachable { socket, error })
+            Err(_) => Err(ClientError::Silent { at: self.at() }),
         }
     }
 }
@@ -276,7 +292,7 @@ impl Client {
 pub struct Lines {
     body: Incoming,
     rest: Vec<u8>,
-    socket: PathBuf,
+    at: Place,
 }
 
 impl Lines {
@@ -288,7 +304,7 @@ impl Lines {
     pub async fn next(&mut self) -> Result<Option<Vec<Claim>>, ClientError> {
         loop {
             let frame = tokio::time::timeout(ANSWER, self.body.frame()).await;
-            let Ok(frame) = frame else { return Err(ClientError::Silent { socket: self.socket.clone() }) };
+            let Ok(frame) = frame else { return Err(ClientError::Silent { at: self.at.clone() }) };
             let Some(frame) = frame else {
                 return if self.rest.is_empty() {
                     Ok(None)

@@ -1,5 +1,6 @@
 //! What the server shows, and whom it lets in.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -19,6 +20,17 @@ pub struct Identity {
     pub(crate) config: Arc<ServerConfig>,
     /// By which clients know it.
     pub pin: Pin,
+}
+
+/// The pin of the first certificate in a file.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn pin_of(path: &Path) -> anyhow::Result<Pin> {
+    let chain = files::certificates(path)?;
+    let own = chain.first().context("there is no certificate")?;
+    Pin::of(own).with_context(|| format!("{} is no certificate", path.display()))
 }
 
 /// Reads the files that `api` names.

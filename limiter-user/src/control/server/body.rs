@@ -48,8 +48,8 @@ impl Bounds {
         bulk: 1 << 20,
         prefixes: 10_000,
         list: 256 << 20,
-        piece: Duration::from_secs(9),
-        whole: Duration::from_secs(9),
+        piece: Duration::from_secs(8),
+        whole: Duration::from_secs(8),
     };
 }
 

@@ -1,7 +1,7 @@
 //! Server and client over a real socket, with the real enforcer, and tables in memory in place of the kernel's.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream;
@@ -32,6 +32,7 @@ fn noon() -> Now {
 /// A server with a directory of its own.
 struct Fixture {
     client: Client,
+    path: PathBuf,
     tables: MemoryDataplane,
     enforcer: enforcer::Handle,
     stop: watch::Sender<bool>,
@@ -80,9 +81,10 @@ impl Fixture {
         // Whoever runs the tests is the operator.
         let operators = Operators { group: Some(rustix::process::getegid().as_raw()), readers: None };
         let server = tokio::spawn(serve(socket, operators, app.clone(), stopping.clone()));
-        let client = Client::new(path);
+        let client = Client::new(&path);
         Self {
             client,
+            path,
             tables,
             enforcer,
             stop,
@@ -100,12 +102,12 @@ impl Fixture {
         self.stop.send_replace(true);
         self.server.await.unwrap();
         self.enforcer.shutdown().await;
-        assert!(!self.client.socket().exists(), "the socket is left behind");
+        assert!(!self.path.exists(), "the socket is left behind");
     }
 
     /// What a raw request is answered.
     async fn raw(&self, request: &[u8]) -> String {
-        let mut stream = UnixStream::connect(self.client.socket()).await.unwrap();
+        let mut stream = UnixStream::connect(&self.path).await.unwrap();
         stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);

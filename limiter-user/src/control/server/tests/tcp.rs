@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -17,6 +18,7 @@ use crate::access::issuer::{AUDIENCE, ISSUER, Issuer};
 use crate::access::tokens::Wanted;
 use crate::access::{Caps, Scope};
 use crate::config::{Access, Api, OAuth, Role};
+use crate::control::client::Remote;
 use crate::tls::{self, Pin, Trust};
 
 /// A listener beside the socket of a [`Fixture`].
@@ -358,4 +360,209 @@ async fn a_key_that_others_can_read_is_refused() {
         tls::generate::generate(&["edge1".to_owned()], directory.path()).is_err(),
         "nothing is overwritten"
     );
+}
+
+#[tokio::test]
+async fn the_client_speaks_over_the_network() {
+    let network = Network::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, network.token("read,block:host") + "\n").unwrap();
+    let url = format!("https://{}", network.address).parse().unwrap();
+    let ca = network.api.certificate.as_path();
+    let remote = |trust, token| Remote::new(&url, trust, token).map(Client::remote);
+    let pinned = Trust { pins: &[network.pin], ca: None, identity: None };
+
+    let client = remote(pinned, Some(&token)).unwrap();
+    assert_eq!(client.add(Action::Block, &add(&["192.0.2.7"])).await.unwrap().added, 1);
+    assert_eq!(all(&client, Action::Block).await.len(), 1);
+    assert_eq!(kind(client.reload().await), ProblemKind::NotAuthorised);
+    let stranger = remote(pinned, None).unwrap();
+    assert_eq!(kind(stranger.counters().await), ProblemKind::NotAuthorised);
+
+    // Another key than the pinned one: both are told.
+    let other = "sha256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse::<Pin>().unwrap();
+    let others = [other];
+    let mismatched = remote(Trust { pins: &others, ..pinned }, Some(&token)).unwrap();
+    match mismatched.counters().await {
+        Err(error @ ClientError::Untrusted { .. }) => {
+            let text = error.to_string();
+            for part in [&network.pin.to_string(), &other.to_string(), "limiter api pin"] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    // The certificate is for localhost, not for an address.
+    let by_issuer = Trust { pins: &[], ca: Some(ca), identity: None };
+    let misnamed = remote(by_issuer, Some(&token)).unwrap();
+    assert!(matches!(misnamed.counters().await, Err(ClientError::Untrusted { .. })));
+    let named = format!("https://localhost:{}", network.address.port()).parse().unwrap();
+    let by_name = Client::remote(Remote::new(&named, by_issuer, Some(&token)).unwrap());
+    by_name.counters().await.unwrap();
+    let nothing = Trust { pins: &[], ca: None, identity: None };
+    assert!(remote(nothing, Some(&token)).unwrap_err().to_string().contains("--pin"));
+    assert_eq!(tls::pin_of(ca).unwrap(), network.pin);
+    network.end().await;
+}
+
+/// Somebody who opens requests and gives them up at once (CVE-2023-44487).
+#[tokio::test]
+async fn rapid_resets_end_the_connection() {
+    let network = Network::new().await;
+    let mut stream = network.connect(tls::H2).await.unwrap();
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let mut flood = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    flood.extend(frame(4, 0, 0, &[]));
+    for number in 0..5000 {
+        // :method GET, :scheme https, :path /, :authority x (RFC 7541 appendix A).
+        flood.extend(frame(1, 0x5, 2 * number + 1, b"\x82\x87\x84\x41\x01x"));
+        flood.extend(frame(3, 0, 2 * number + 1, &8u32.to_be_bytes()));
+    }
+    let begun = std::time::Instant::now();
+    // It may be cut off while it is still being sent.
+    let _ = stream.write_all(&flood).await;
+    let _ = stream.flush().await;
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "the connection goes on");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    // GOAWAY for ENHANCE_YOUR_CALM, unless the reset came first.
+    let calm = [0, 0, 0, 11];
+    assert!(answer.is_empty() || answer.windows(4).any(|window| window == calm), "{answer:02x?}");
+    network.end().await;
+}
+
+/// What hostile clients do.
+#[derive(Debug, Clone, Copy)]
+enum Hostile {
+    Silent,
+    Garbage,
+    IdleAfterHandshake,
+    SlowHeaders,
+    SlowBody,
+    LargeHeaders,
+    LargeBody,
+}
+
+impl Hostile {
+    const ALL: [Self; 7] = [
+        Self::Silent,
+        Self::Garbage,
+        Self::IdleAfterHandshake,
+        Self::SlowHeaders,
+        Self::SlowBody,
+        Self::LargeHeaders,
+        Self::LargeBody,
+    ];
+
+    /// Until the server closes the connection.
+    async fn annoy(self, address: SocketAddr, from: [u8; 4], pin: Pin, token: &str) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((std::net::Ipv4Addr::from(from), 0).into()).unwrap();
+        // Refused at the door is closed, too.
+        let Ok(mut stream) = socket.connect(address).await else { return };
+        match self {
+            Self::Silent => return drained(stream).await,
+            Self::Garbage => {
+                let _ = stream.write_all(&[0x16, 3, 1, 0xFF, 0xFF, 0, 0]).await;
+                let _ = stream.write_all(&[0xA5; 70_000]).await;
+                return drained(stream).await;
+            }
+            Self::IdleAfterHandshake
+            | Self::SlowHeaders
+            | Self::SlowBody
+            | Self::LargeHeaders
+            | Self::LargeBody => {}
+        }
+        let config = tls::client(Trust { pins: &[pin], ca: None, identity: None }).unwrap();
+        let connecting = TlsConnector::from(config).connect("localhost".try_into().unwrap(), stream);
+        let Ok(mut stream) = connecting.await else { return };
+        let post = format!("POST /v1/blocks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
+        let (begin, drip, every) = match self {
+            Self::Silent | Self::Garbage | Self::IdleAfterHandshake => (String::new(), "", 1000),
+            Self::SlowHeaders => ("GET /v1/status HTTP/1.1\r\n".to_owned(), "X: x\r\n", 100),
+            Self::SlowBody => (post + "Content-Length: 60000\r\n\r\n", " ", 100),
+            Self::LargeHeaders => ("GET /v1/status HTTP/1.1\r\n".to_owned(), LARGE_HEADER, 1),
+            Self::LargeBody => (post + "Content-Length: 99999999999\r\n\r\n", LARGE_HEADER, 1),
+        };
+        if stream.write_all(begin.as_bytes()).await.is_err() {
+            return;
+        }
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let writing = async {
+            let mut pace = tokio::time::interval(Duration::from_millis(every));
+            loop {
+                pace.tick().await;
+                if writer.write_all(drip.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let mut buffer = vec![0; 4096];
+        let reading = async { while reader.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
+        tokio::select! {
+            () = writing => {}
+            () = reading => {}
+        }
+    }
+}
+
+const LARGE_HEADER: &str = "X-Large: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n";
+
+async fn drained(mut stream: TcpStream) {
+    let mut buffer = vec![0; 4096];
+    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
+
+/// More hostile connections than there are places, each from an address of its own. The bounds of time leave room for a
+/// machine that does something else, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_connections_end_and_do_not_matter() {
+    const HOSTILE: usize = 500;
+    let network = Network::new().await;
+    let token = network.token("read,block:host");
+    let kept = network.connect(tls::HTTP_1_1).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(kept)).await.unwrap();
+    tokio::spawn(connection);
+    let first = sender.send_request(request(&token, "GET", "/v1/counters", "")).await.unwrap();
+    assert_eq!(Answer::of(first).await.status, 200);
+
+    let mut attackers = tokio::task::JoinSet::new();
+    for (n, kind) in (0..HOSTILE).zip(Hostile::ALL.into_iter().cycle()) {
+        let from = [127, 1, u8::try_from(n / 250).unwrap(), u8::try_from(1 + n % 250).unwrap()];
+        let (address, pin, token) = (network.address, network.pin, token.clone());
+        attackers.spawn(async move {
+            let begun = Instant::now();
+            kind.annoy(address, from, pin, &token).await;
+            (kind, begun.elapsed())
+        });
+    }
+    let traffic = network.fixture.app.traffic();
+    let (mut took, mut longest) = (Vec::new(), Duration::ZERO);
+    while !attackers.is_empty() {
+        let begun = Instant::now();
+        let answer = sender.send_request(request(&token, "GET", "/v1/counters", "")).await.unwrap();
+        assert_eq!(Answer::of(answer).await.status, 200);
+        took.push(begun.elapsed());
+        assert!(traffic.open() <= 256, "{}", traffic.open());
+        // The control socket does not notice.
+        network.fixture.client.counters().await.unwrap();
+        while let Some(ended) = attackers.try_join_next() {
+            let (kind, lasted) = ended.unwrap();
+            assert!(lasted < Duration::from_secs(12), "{kind:?} lasted {lasted:?}");
+            longest = longest.max(lasted);
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    took.sort_unstable();
+    let p99 = took[took.len() * 99 / 100];
+    println!("{} requests, p99 {p99:?}, the longest hostile connection {longest:?}", took.len());
+    assert!(p99 < Duration::from_millis(250), "{p99:?}");
+    assert!(traffic.connections(Connection::TurnedOut) > 0, "there was no need for anybody to make room");
+    drop(sender);
+    network.end().await;
 }
