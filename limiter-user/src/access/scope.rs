@@ -20,7 +20,7 @@ pub enum Scope {
     Allow,
     /// `config`: check the configuration, and have it read again.
     Config,
-    /// `admin`: everything, tokens and `force` too.
+    /// `admin`: everything, tokens too. Only `force` is for operators on the control socket alone.
     Admin,
 }
 
