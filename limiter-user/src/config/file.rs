@@ -17,6 +17,7 @@ use super::rules::{self, WrittenRule};
 use super::units::size;
 use super::{Action, Capacity, Config, Control, Interface, List, Mode};
 use crate::audit;
+use crate::blocklist;
 
 const SOCKET: &str = "/run/limiter/limiter.sock";
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9742);
@@ -170,8 +171,7 @@ fn interface_name(table: &mut Table<'_>, taken: &mut Names) -> Option<String> {
 
 /// Whether `text` may be a name that people give: it appears in logs, owners and metrics.
 pub(super) fn is_name(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=MAX_NAME).contains(&text.len()) && text.chars().all(allowed)
+    blocklist::is_name(text)
 }
 
 /// The `name` of a list or rule: it appears in logs, owners and metrics.

@@ -239,6 +239,35 @@ fn damaged_blocks_are_left_and_told() {
     }
 }
 
+#[test]
+fn offenders_are_remembered_and_forgotten() {
+    let (directory, _) = stored(&[record(1)]);
+    let repeat = |n: u8, offence: Option<crate::blocklist::Offence>| {
+        let offender = Prefix::host(Address::V4([192, 0, 2, n]));
+        Write::Repeat(Repeat { offender, owner: Owner::Crowdsec, offence })
+    };
+    let offence = |level| Some(crate::blocklist::Offence { level, ends: 1_700_000_000 });
+    let mut opened = Store::open(directory.path(), BOOT, now());
+    let writes: Vec<Write> = (0..3).map(|n| repeat(n, offence(n + 1))).collect();
+    opened.store.commit(&writes, now()).unwrap();
+    // In the same commit, the later word counts.
+    opened.store.commit(&[repeat(0, offence(9)), repeat(0, None), repeat(1, offence(7))], now()).unwrap();
+    drop(opened);
+    let path = directory.path().join("claims.redb");
+    let levels = |records: &Records| -> Vec<Option<u8>> {
+        records.repeats().iter().map(|repeat| repeat.offence.map(|offence| offence.level)).collect()
+    };
+    assert_eq!(levels(&salvage(&path, BOOT, now())), [Some(7), Some(3)]);
+    let database = Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(OFFENCES).unwrap().insert(&b"\x04whatever"[..], &b"else"[..]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let opened = Store::open(directory.path(), BOOT, now());
+    assert_eq!(levels(&opened.records), [Some(7), Some(3)]);
+    assert!(!opened.lost, "claims are all there");
+}
+
 /// A block as version 2 wrote it, in a file that has nothing else.
 fn version_2(directory: &Path, damage: bool) {
     let path = directory.join("claims.redb");
