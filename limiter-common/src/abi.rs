@@ -9,7 +9,7 @@ use crate::nanos::Nanos;
 use crate::slots::{Batch, Policy, Set};
 
 /// Version of everything in this module. Pins live in a directory named after it.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Slots in [`COUNTERS`] per interface; more than there are reasons, so that new ones keep the map's size.
 pub const REASON_SLOTS: u32 = 64;

@@ -5,8 +5,10 @@
 //! cache line is read if the small one says so:
 //!
 //! ```text
-//! IPv4  level: 2 bits per /24 ─┬─ nothing, all blocked, all allowed: settled
-//!                              └─ look closer ─► exact: the address ─► if `wide`: each prefix length in use
+//! IPv4  level: 64 bits per /19 ─┬─ hosts: 2 bits by hash for each ──────────────────────────────────► exact: the address
+//!                               └─ prefixes: 2 bits per /24 ─┬─ nothing, all blocked, all allowed: settled
+//!                                                            └─ look closer ─► exact: the address
+//!                                                                               ─► if `wide`: each prefix length in use
 //! IPv6  filter: 1 bit per hash of a /64 or shorter prefix ─► exact: each prefix length in use
 //! ```
 //!

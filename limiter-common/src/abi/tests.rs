@@ -7,7 +7,7 @@ use crate::gcra::Quota;
 /// The layout that pins of this version have. If this test fails, the change needs a new [`ABI_VERSION`], and pins of
 /// the old one need a thought; then write down the new layout here.
 const LAYOUT: &str = "\
-version 2
+version 3
 entry size 16 align 8
 entry.block_until at 0
 entry.allow_until at 8

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::{FOR_GOOD, Listed, NoPlace, v4, v6};
 use crate::{Address, Prefix};
 
-const SECRET: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+/// Drawn once, as those of machines are: the hash multiplies by it.
+const SECRET: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 
 struct Random(u64);
 
@@ -118,10 +120,11 @@ impl Tables {
     }
 
     fn tidy(&self) {
-        let mut scratch = vec![0; v4::LEVEL_WORDS + v4::WIDE_WORDS + self.exact_v4.len()];
+        let mut scratch = vec![0; 2 * v4::LEVEL_WORDS + v4::WIDE_WORDS + self.exact_v4.len()];
         let (level, rest) = scratch.split_at_mut(v4::LEVEL_WORDS);
+        let (hosts, rest) = rest.split_at_mut(v4::LEVEL_WORDS);
         let (wide, overflowed) = rest.split_at_mut(v4::WIDE_WORDS);
-        self.v4().tidy(&mut v4::Scratch { level, wide, overflowed });
+        self.v4().tidy(&mut v4::Scratch { level, hosts, wide, overflowed });
         self.v6().tidy(&mut v6::Scratch { filter: &mut scratch[..v6::FILTER_WORDS] });
     }
 
@@ -160,7 +163,8 @@ fn expected(model: &BTreeMap<Prefix, Listed>, address: Address) -> Listed {
 fn address(random: &mut Random) -> Address {
     let mut byte = |mask: u64| (random.next() & mask) as u8;
     if byte(1) == 0 {
-        Address::V4([byte(0x80), byte(1), byte(3), byte(0x87)])
+        // The first and the last /24s of words of the level, and some between.
+        Address::V4([byte(0x80), byte(1), [0, 1, 2, 30, 31, 32, 63, 63][usize::from(byte(7))], byte(0x87)])
     } else {
         let mut bytes = [0; 16];
         (bytes[0], bytes[5], bytes[7], bytes[8], bytes[15]) = (0x20, byte(1), byte(3), byte(0x80), byte(7));
@@ -168,11 +172,18 @@ fn address(random: &mut Random) -> Address {
     }
 }
 
-fn prefix(random: &mut Random) -> Prefix {
+/// With `hosts`, mostly such.
+fn prefix(random: &mut Random, hosts: bool) -> Prefix {
     let address = address(random);
     let all = [0, 1, 7, 15, 16, 23, 24, 25, 31, 32, 32, 32, 33, 47, 48, 63, 64, 64, 65, 127, 128, 128, 128];
-    let length = random.pick(&all).min(address.bits());
-    Prefix::new(address, length).unwrap()
+    let length = if hosts && random.below(16) > 0 { 128 } else { random.pick(&all) };
+    Prefix::new(address, length.min(address.bits())).unwrap()
+}
+
+/// Whether this is what the tables may say where a plain model says `wanted`.
+fn agrees(found: Listed, wanted: Listed) -> bool {
+    // Who is allowed for good need not be blocked too, and the other way round for what is settled.
+    found == wanted || (found == Listed::ALLOWED && wanted.allow() == FOR_GOOD)
 }
 
 fn listed(random: &mut Random) -> Listed {
@@ -197,18 +208,21 @@ fn case(seed: u64, steps: u64) {
                 }
             }
             _ => {
-                let (prefix, listed) = (prefix(&mut random), listed(&mut random));
+                let (prefix, listed) = (prefix(&mut random, seed % 2 == 1), listed(&mut random));
                 tables.set(prefix, listed);
                 model.insert(prefix, listed);
                 model.retain(|_, listed| !listed.is_none());
             }
         }
-        for _ in 0..8 {
-            let address = address(&mut random);
+        // Any addresses, and some that are listed.
+        let start = random.below(model.len().max(1) as u64) as usize;
+        let listed = model.keys().map(|prefix| prefix.address()).skip(start).take(4).collect::<Vec<_>>();
+        for address in (0..8).map(|_| address(&mut random)).chain(listed) {
             let (found, wanted) = (tables.lookup(address), expected(&model, address));
-            // Who is allowed for good need not be blocked too, and the other way round for what is settled.
-            let same = found == wanted || (found == Listed::ALLOWED && wanted.allow() == FOR_GOOD);
-            assert!(same, "seed {seed}, step {step}: {address} is {found:?}, not {wanted:?}, of {model:?}");
+            assert!(
+                agrees(found, wanted),
+                "seed {seed}, step {step}: {address} is {found:?}, not {wanted:?}, of {model:?}"
+            );
         }
     }
     assert_eq!(tables.entries(), model, "seed {seed}");
@@ -237,6 +251,116 @@ fn random_changes_agree_with_a_plain_model() {
     for seed in 0..12 {
         case(seed, 150);
     }
+}
+
+/// A change of the tables of IPv4, as its stores in their order: what each word was and is.
+fn stores<'a>(order: &[&'a [AtomicU64]], change: impl FnOnce()) -> Vec<(&'a AtomicU64, u64, u64)> {
+    let all = || order.iter().copied().flatten();
+    let before: Vec<u64> = all().map(|word| word.load(Relaxed)).collect();
+    change();
+    let changed = all().zip(before).map(|(word, before)| (word, before, word.load(Relaxed)));
+    changed.filter(|(_, before, after)| before != after).collect()
+}
+
+/// Whoever writes is killed after each of its stores, and readers look at what it left, before and after it is tidied.
+#[test]
+fn what_a_killed_writer_leaves_is_the_former_state_or_the_new_one() {
+    let (mut seen, mut torn) = (0, 0);
+    for seed in 0..20 {
+        let mut random = Random(seed);
+        let mut tables = Tables::new();
+        (tables.exact_v4, tables.exact_v6) = (buckets(64), buckets(1));
+        let mut v4 = |hosts| loop {
+            let prefix = prefix(&mut random, hosts);
+            // Shorter ones have thousands of words.
+            if prefix.address().is_v4() && prefix.length() > 14 {
+                break prefix;
+            }
+        };
+        let hosts = seed % 2 == 0;
+        let model: BTreeMap<Prefix, Listed> = (0..20).map(|_| (v4(hosts), Listed::BLOCKED)).collect();
+        let (more, removed) = (v4(seed % 3 == 0), seed % 4 == 0);
+        let more = if removed { *model.keys().nth(3).unwrap() } else { more };
+        for prefix in model.keys() {
+            tables.set(*prefix, Listed::BLOCKED);
+        }
+        if seed % 5 == 0 {
+            tables.tidy();
+        }
+        let mut after = model.clone();
+        after.insert(more, Listed::BLOCKED);
+        after.retain(|prefix, _| !(removed && *prefix == more));
+
+        let Tables { level, wide, any_v4, lengths_v4, exact_v4, .. } = &tables;
+        let (exact, any) = (exact_v4.as_flattened(), std::slice::from_ref(any_v4));
+        let order: [&[AtomicU64]; 5] = if removed {
+            [level, exact, wide, any, lengths_v4]
+        } else {
+            [lengths_v4, exact, wide, level, any]
+        };
+        let Address::V4(bytes) = more.address() else { unreachable!("IPv4") };
+        let listed = if removed { Listed::NONE } else { Listed::BLOCKED };
+        let made = stores(&order, || {
+            let done = tables.v4().set(u32::from_be_bytes(bytes), more.length().into(), listed);
+            assert_eq!(done, Ok(()), "seed {seed}");
+        });
+        let mut addresses: Vec<Address> = (0..60).map(|_| address(&mut random)).collect();
+        addresses.retain(|address| address.is_v4());
+        addresses.extend(after.keys().chain(model.keys()).map(|prefix| prefix.address()));
+        for (word, before, _) in &made {
+            word.store(*before, Relaxed);
+        }
+        for (number, (word, _, now)) in made.iter().enumerate() {
+            word.store(*now, Relaxed);
+            for address in &addresses {
+                let found = tables.lookup(*address);
+                let may = [expected(&model, *address), expected(&after, *address)];
+                let fine = may.iter().any(|wanted| agrees(found, *wanted));
+                assert!(fine, "seed {seed}, store {number}: {address} is {found:?}, not one of {may:?}");
+                torn += usize::from(may[0] != may[1]);
+            }
+        }
+        // Half of it, as one that is tidied at the next start.
+        for (word, before, _) in &made[made.len() / 2..] {
+            word.store(*before, Relaxed);
+        }
+        tables.tidy();
+        let left = tables.entries();
+        assert!(left == model || left == after, "seed {seed}: {left:?}");
+        for address in &addresses {
+            let (found, wanted) = (tables.lookup(*address), expected(&left, *address));
+            assert!(agrees(found, wanted), "seed {seed}: {address} is {found:?}, not {wanted:?}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 300 && torn > 20, "{seen} {torn}");
+}
+
+/// Of a million random hosts, and of many in few networks: how many other addresses have to be looked at closer.
+#[test]
+fn hosts_disturb_few_of_their_neighbours() {
+    let tables = Tables { exact_v4: buckets(1 << 15), ..Tables::new() };
+    let v4 = tables.v4();
+    let mut random = Random(7);
+    let mut any = |mask: u64| (random.next() & mask) as u32;
+    // Of IPv4, so they are as dense as a million are in all of it.
+    const A_64TH: u64 = 0x03ff_ffff;
+    for _ in 0..1_000_000 / 64 {
+        v4.set(any(A_64TH), 32, Listed::BLOCKED).unwrap();
+    }
+    for _ in 0..2_000 {
+        v4.set(0xc000_0000 | any(0x001f_00ff), 32, Listed::BLOCKED).unwrap();
+    }
+    let blind = v4::Writer { exact: &[], ..v4 };
+    let mut share = |of: u32, mask: u64| {
+        let closer = (0..20_000).filter(|_| v4::quick(&blind, of | any(mask)).is_none()).count();
+        closer as f64 / 20_000.0
+    };
+    let (sparse, dense) = (share(0, A_64TH), share(0xc000_0000, 0x001f_1fff));
+    assert!(sparse > 0.002 && sparse < 0.015, "{sparse} of the addresses");
+    tables.tidy();
+    let (again, tidied) = (share(0, A_64TH), share(0xc000_0000, 0x001f_1fff));
+    assert!(again < 0.015 && dense < 0.5 && tidied < 0.08, "{again}, {dense}, {tidied}");
 }
 
 #[test]

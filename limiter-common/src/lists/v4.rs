@@ -12,7 +12,14 @@ pub use writer::{Scratch, Writer};
 
 /// Words in a bucket, which is one cache line.
 pub const WORDS: usize = 8;
-/// Words of the level: 32 /24s each.
+/// Words of the level: one for each /19. Its top bit says which of two forms it has:
+///
+/// - 0: there are no prefixes but hosts in it, and none contain it. Each host has two of the other bits, see
+///   [`host_bits`]; where one of them is 0, nothing is listed.
+/// - 1: there are cells of two bits for the 32 /24s in it. The last one has no more than one of its bits, so it is never
+///   settled but by [`ALLOWED`].
+///
+/// So what is listed as single addresses, which is most, disturbs far fewer of its neighbours than there are in a /24.
 pub const LEVEL_WORDS: usize = 1 << 19;
 /// Words of `wide`: 64 /24s each.
 pub const WIDE_WORDS: usize = 1 << 18;
@@ -39,6 +46,9 @@ const KEY_AT: u32 = DEADLINE_BITS + 2;
 #[cfg(target_has_atomic = "64")]
 /// Holds the place of an entry that is gone: the search goes on behind it. No prefix has this key.
 const REMOVED: u64 = 1;
+
+/// The top bit of a word of the level, if it has cells.
+const CELLS: u64 = 1 << 63;
 
 // What is known of a /24 without looking closer. The fourth, 2, is that nothing of this is.
 
@@ -86,10 +96,23 @@ pub const fn key(address: u32, length: u32) -> u64 {
     ((address as u64 >> behind) << 1 | 1) << behind
 }
 
-/// Where a key can be: the second bucket only if the first was full.
+/// The bits that a host has in a word of the level: one for the /25 in the /19, so that it can be told which /24s have
+/// hosts, and one by its [`hash`]. It has only the other one if one of them is the top bit.
 #[inline(always)]
-const fn places(key: u64, [one, other]: [u64; 2], buckets: u32) -> (u32, u32) {
-    let first = low_bits(multiply(key, one), buckets);
+const fn host_bits(address: u32, hash: u64) -> u64 {
+    (1 << (address >> 7 & 63) | 1 << (hash >> 26)) & !CELLS
+}
+
+/// 32 bits. The lower ones say where a key is, the upper ones which bit a host has, for tables of up to 2^26 buckets.
+#[inline(always)]
+const fn hash(key: u64, [one, _]: [u64; 2]) -> u64 {
+    multiply(key, one)
+}
+
+/// Where a key with this [`hash`] can be: the second bucket only if the first was full.
+#[inline(always)]
+const fn places(key: u64, hash: u64, [_, other]: [u64; 2], buckets: u32) -> (u32, u32) {
+    let first = low_bits(hash, buckets);
     // By another hash, so that keys which share one bucket do not share the other.
     let second = low_bits(multiply(key, other), buckets);
     (first, if second == first { first ^ (buckets > 1) as u32 } else { second })
@@ -109,17 +132,26 @@ pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
         return Some(Listed::NONE);
     }
     let cell = address >> 8;
-    match memory.level(cell >> 5)?.load() >> (address >> 7 & 62) & 3 {
-        NOTHING => return Some(Listed::NONE),
-        BLOCKED => return Some(Listed::BLOCKED),
-        ALLOWED => return Some(Listed::ALLOWED),
-        _ => {}
-    }
-    if memory.lengths()?[0].load() != 0 && memory.wide(cell >> 6)?.load() >> (cell & 63) & 1 != 0 {
-        return None;
+    let mut level = memory.level(cell >> 5)?.load();
+    if level & CELLS != 0 {
+        match level >> (address >> 7 & 62) & 3 {
+            NOTHING => return Some(Listed::NONE),
+            BLOCKED => return Some(Listed::BLOCKED),
+            ALLOWED => return Some(Listed::ALLOWED),
+            _ => {}
+        }
+        if memory.lengths()?[0].load() != 0 && memory.wide(cell >> 6)?.load() >> (cell & 63) & 1 != 0 {
+            return None;
+        }
+        // Hosts have no bits here.
+        level = u64::MAX;
     }
     let key = key(address, 32);
-    let (first, _) = places(key, memory.secret(), memory.buckets());
+    let hash = hash(key, memory.secret());
+    if !level & host_bits(address, hash) != 0 {
+        return Some(Listed::NONE);
+    }
+    let (first, _) = places(key, hash, memory.secret(), memory.buckets());
     let bucket = memory.bucket(first)?;
     for word in bucket {
         let word = word.load();
@@ -143,7 +175,7 @@ const fn deadline(rest: u64) -> Listed {
     Listed((rest & FOR_GOOD) << ((rest & ALLOW) >> (DEADLINE_BITS - 5)))
 }
 
-/// The same without the short cut, for a /24 of which the level does not say all.
+/// The same without the short cut, for an address of which the level does not say all.
 #[inline(always)]
 pub fn closer<M: Memory>(memory: &M, address: u32) -> Listed {
     let mut listed = memory.join(key(address, 32), Listed::NONE);
@@ -173,7 +205,8 @@ pub fn closer<M: Memory>(memory: &M, address: u32) -> Listed {
 /// What the exact table says of exactly the prefix with this [`key`].
 #[inline(always)]
 pub fn probe<M: Memory>(memory: &M, key: u64) -> Listed {
-    let (first, second) = places(key, memory.secret(), memory.buckets());
+    let secret = memory.secret();
+    let (first, second) = places(key, hash(key, secret), secret, memory.buckets());
     let Some(bucket) = memory.bucket(first) else { return Listed::NONE };
     let listed = scan(bucket, key);
     if bucket[WORDS - 1].load() == 0 {

@@ -3,8 +3,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    ALLOW, Bucket, KEY_AT, LENGTH_WORDS, Memory, REMOVED, TWIN, WIDE_WORDS, WORDS, deadline, key, places,
-    probe,
+    ALLOW, ALLOWED, Bucket, CELLS, KEY_AT, LENGTH_WORDS, LEVEL_WORDS, Memory, REMOVED, TWIN, WIDE_WORDS,
+    WORDS, deadline, hash, host_bits, key, places, probe,
 };
 use crate::lists::lengths::{keep_lengths, use_length};
 use crate::lists::{FOR_GOOD, Listed, NoPlace, store};
@@ -13,6 +13,8 @@ use crate::lists::{FOR_GOOD, Listed, NoPlace, store};
 const LOW: u64 = 0x5555_5555_5555_5555;
 /// Prefixes up to this length contain whole /24s.
 const CELL: u32 = 24;
+/// Bits of an address within the /19 of a word of the level.
+const LEVEL_BITS: u32 = 13;
 
 /// The tables, for the one who writes them.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +68,8 @@ impl Memory for Writer<'_> {
 pub struct Scratch<'a> {
     /// As many as the level has.
     pub level: &'a mut [u64],
+    /// As many again.
+    pub hosts: &'a mut [u64],
     /// As many as `wide` has.
     pub wide: &'a mut [u64],
     /// A bit for each bucket.
@@ -115,7 +119,7 @@ impl Writer<'_> {
             _ => return false,
         };
         let key = key(address, length);
-        let (first, _) = places(key, self.secret, self.buckets());
+        let (first, _) = self.places(key);
         let Some(bucket) = self.bucket(first) else { return false };
         let words: [u64; WORDS] = core::array::from_fn(|index| bucket[index].load(Ordering::Relaxed));
         // If it was full, the prefix may be in its second bucket.
@@ -135,11 +139,11 @@ impl Writer<'_> {
     /// memory overlap, which is most of what it takes to fill a large table.
     #[inline]
     pub fn ahead(&self, address: u32, length: u32, ask: impl Fn(&AtomicU64)) {
-        let (first, _) = places(key(address, length), self.secret, self.buckets());
+        let (first, _) = self.places(key(address, length));
         if let Some(bucket) = self.bucket(first) {
             ask(&bucket[0]);
         }
-        if let Some(word) = self.level.get((address >> 13) as usize) {
+        if let Some(word) = self.level.get((address >> LEVEL_BITS) as usize) {
             ask(word);
         }
     }
@@ -168,6 +172,10 @@ impl Writer<'_> {
         }
         let settles = length <= CELL && deadline == FOR_GOOD;
         self.each_level_word(address, length, |word, cells| {
+            if length == 32 && word & CELLS == 0 {
+                return word | host_bits(address, self.hash(key(address, length)));
+            }
+            let word = with_cells(word);
             let nothing = !(word | word >> 1) & cells;
             let unsettled = !(word >> 1) & cells;
             match (action, settles) {
@@ -186,7 +194,9 @@ impl Writer<'_> {
         if length <= CELL {
             // What is settled may be so by this entry: from now on the entries tell.
             self.each_level_word(address, length, |word, cells| {
-                if action == ALLOW {
+                if word & CELLS == 0 {
+                    word
+                } else if action == ALLOW {
                     let allowed = word & word >> 1 & cells;
                     word & !allowed
                 } else {
@@ -208,9 +218,17 @@ impl Writer<'_> {
         }
     }
 
+    fn hash(&self, key: u64) -> u64 {
+        hash(key, self.secret)
+    }
+
+    fn places(&self, key: u64) -> (u32, u32) {
+        places(key, self.hash(key), self.secret, self.buckets())
+    }
+
     /// The place of an entry, whatever its deadline.
     fn find(&self, entry: u64) -> Option<&AtomicU64> {
-        let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
+        let (first, second) = self.places(entry >> KEY_AT);
         let is = |word: &&AtomicU64| word.load(Ordering::Relaxed) & !(TWIN | FOR_GOOD) == entry;
         let bucket = self.bucket(first)?;
         // Most are not full, and then the second would be one more cache line that is not at hand.
@@ -231,7 +249,7 @@ impl Writer<'_> {
 
     /// [`Self::put`] for an entry that is not there.
     fn put_new(&self, entry: u64) -> Result<(), NoPlace> {
-        let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
+        let (first, second) = self.places(entry >> KEY_AT);
         let place = self.free(first).or_else(|| self.free(second));
         let place = place.or_else(|| self.vacate(first)).or_else(|| self.vacate(second));
         place.ok_or(NoPlace)?.store(entry, Ordering::Release);
@@ -248,7 +266,7 @@ impl Writer<'_> {
     fn vacate(&self, bucket: u32) -> Option<&AtomicU64> {
         self.bucket(bucket)?.iter().find(|word| {
             let entry = word.load(Ordering::Relaxed);
-            let (first, second) = places(entry >> KEY_AT, self.secret, self.buckets());
+            let (first, second) = self.places(entry >> KEY_AT);
             let to = if first == bucket { self.free(second) } else { None };
             to.inspect(|to| to.store(entry, Ordering::Release)).is_some()
         })
@@ -307,6 +325,7 @@ impl Writer<'_> {
     /// after.
     pub fn tidy(&self, scratch: &mut Scratch<'_>) {
         scratch.level.fill(0);
+        scratch.hosts.fill(0);
         scratch.wide.fill(0);
         scratch.overflowed.fill(0);
         let mut lengths = [0u64; LENGTH_WORDS];
@@ -340,7 +359,7 @@ impl Writer<'_> {
         for (index, bucket) in self.exact.iter().enumerate() {
             for word in bucket {
                 let entry = word.load(Ordering::Relaxed);
-                let (first, _) = places(entry >> KEY_AT, self.secret, self.buckets());
+                let (first, _) = self.places(entry >> KEY_AT);
                 let same =
                     |other: &AtomicU64| (other.load(Ordering::Relaxed) ^ entry) & !(TWIN | FOR_GOOD) == 0;
                 let elsewhere = entry > REMOVED && first as usize != index;
@@ -356,13 +375,17 @@ impl Writer<'_> {
         for (index, bucket) in self.exact.iter().enumerate() {
             for word in bucket.iter().map(|word| word.load(Ordering::Relaxed)) {
                 let Some((address, length, listed)) = decode(word) else { continue };
-                let (first, _) = places(word >> KEY_AT, self.secret, self.buckets());
+                let (first, _) = self.places(word >> KEY_AT);
                 if first as usize != index {
                     set_bit(scratch.overflowed, first as usize);
                 }
                 if length < 32 {
                     set_bit(used, length as usize);
                     each(scratch.wide, cells(address, length, 64), |word, cells| word | cells);
+                    each(scratch.hosts, cells(address, length, 32), |word, _| word | CELLS);
+                } else {
+                    let bits = host_bits(address, self.hash(word >> KEY_AT));
+                    each(scratch.hosts, cells(address, length, 32), |word, _| word | bits);
                 }
                 if !settles(length, listed) {
                     // For now: Closer means that nothing is allowed in it, Allowed that something is.
@@ -391,7 +414,25 @@ impl Writer<'_> {
             *word &= !allowed;
         }
         settling(scratch, Listed::ALLOWED, |word, cells| word | cells | cells << 1);
+        for (word, hosts) in scratch.level.iter_mut().zip(scratch.hosts.iter()) {
+            *word = better(*word, *hosts);
+        }
     }
+}
+
+/// A word of the level in its form with cells, which lead to all hosts that the other form leads to.
+fn with_cells(word: u64) -> u64 {
+    if word & CELLS == 0 { ((word | word >> 1) & LOW) << 1 | CELLS } else { word }
+}
+
+/// A word of the level: that of these cells, or that of these hosts if it leads closer in vain less often. `hosts` with
+/// cells says that there are others than hosts.
+fn better(cells: u64, hosts: u64) -> u64 {
+    // The last cell can only be allowed.
+    let cells = if cells >> 62 == ALLOWED { cells } else { (cells | CELLS) & !(CELLS >> 1) };
+    // Of as many addresses: those in these /24s, and those whose two bits are set by chance.
+    let (by_cells, by_hosts) = ((cells & LOW << 1).count_ones() * 128, hosts.count_ones().pow(2));
+    if hosts & CELLS == 0 && by_hosts <= by_cells { hosts } else { cells }
 }
 
 /// Whether an entry says all about the /24s in it, as far as it has the last word.
@@ -446,4 +487,5 @@ fn set_bit(words: &mut [u64], index: usize) {
     }
 }
 
-const _: () = assert!(WIDE_WORDS * 64 == 1 << CELL && WORDS * 8 == 64);
+const _: () =
+    assert!(WIDE_WORDS * 64 == 1 << CELL && LEVEL_WORDS == 1 << (32 - LEVEL_BITS) && WORDS * 8 == 64);

@@ -274,11 +274,16 @@ impl Tables {
     }
 
     fn tidy(&mut self) {
-        let mut level = vec![0; v4::LEVEL_WORDS];
+        let (mut level, mut hosts) = (vec![0; v4::LEVEL_WORDS], vec![0; v4::LEVEL_WORDS]);
         let mut wide = vec![0; v4::WIDE_WORDS];
         let v4 = self.v4();
         let mut overflowed = vec![0; v4.exact.len().div_ceil(64)];
-        v4.tidy(&mut v4::Scratch { level: &mut level, wide: &mut wide, overflowed: &mut overflowed });
+        v4.tidy(&mut v4::Scratch {
+            level: &mut level,
+            hosts: &mut hosts,
+            wide: &mut wide,
+            overflowed: &mut overflowed,
+        });
         let mut filter = vec![0; v6::FILTER_WORDS];
         self.v6().tidy(&mut v6::Scratch { filter: &mut filter });
         self.removed = 0;
