@@ -175,6 +175,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         let sources = metrics::server::Sources {
             daemon: state,
             summary: enforcer.summary(),
+            traffic: app.traffic(),
             reader: Arc::clone(&reader),
         };
         servers.push(tokio::spawn(metrics::server::run(address, sources, stopping, metrics_told)));

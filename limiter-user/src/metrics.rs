@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::control::protocol::InterfaceStatus;
+use crate::control::server::Traffic;
 use crate::dataplane::{InterfaceCounts, TableCapacity};
 use crate::enforcer::Summary;
 
@@ -35,4 +36,5 @@ pub struct Snapshot {
     pub summary: Arc<Summary>,
     pub counts: Vec<InterfaceCounts>,
     pub capacities: Vec<TableCapacity>,
+    pub traffic: Arc<Traffic>,
 }

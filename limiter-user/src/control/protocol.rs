@@ -132,6 +132,13 @@ pub struct ClaimPage {
     pub next: Option<String>,
 }
 
+/// A text that would be a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// Else the answer is a problem.
+    pub ok: bool,
+}
+
 /// What would happen to a packet, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::Snapshot;
+use crate::control::server::{Connection, Outcome};
 
 /// The media type of what [`exposition`] returns.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -21,6 +22,7 @@ pub fn exposition(snapshot: &Snapshot) -> prometheus::Result<String> {
     interfaces(&registry, snapshot)?;
     lists(&registry, snapshot)?;
     daemon(&registry, snapshot)?;
+    api(&registry, snapshot)?;
     TextEncoder::new().encode_to_string(&registry.gather())
 }
 
@@ -141,6 +143,31 @@ fn daemon(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
     )?
     .with_label_values(&[snapshot.version, &snapshot.abi.to_string()])
     .set(1);
+    Ok(())
+}
+
+fn api(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
+    let traffic = &snapshot.traffic;
+    gauge(registry, "limiter_api_open_connections", "Connections to the API over TCP")?
+        .set(signed(traffic.open()));
+    let connections = counters(
+        registry,
+        "limiter_api_connections_total",
+        "Connections to the API over TCP, by what became of them",
+        &["outcome"],
+    )?;
+    for outcome in Connection::ALL {
+        connections.with_label_values(&[outcome.label()]).inc_by(traffic.connections(outcome));
+    }
+    let requests = counters(
+        registry,
+        "limiter_api_requests_total",
+        "Requests to the API over TCP, by how they were answered",
+        &["outcome"],
+    )?;
+    for outcome in Outcome::ALL {
+        requests.with_label_values(&[outcome.label()]).inc_by(traffic.requests(outcome));
+    }
     Ok(())
 }
 

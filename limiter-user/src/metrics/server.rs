@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::exposition::{CONTENT_TYPE, exposition};
 use super::{DaemonState, Snapshot};
+use crate::control::server::Traffic;
 use crate::dataplane::Reader;
 use crate::enforcer::Summary;
 use crate::http::{Activity, Version, serve_connection, stopped};
@@ -29,6 +30,7 @@ pub struct Sources {
     pub daemon: watch::Receiver<Arc<DaemonState>>,
     pub summary: watch::Receiver<Arc<Summary>>,
     pub reader: Arc<dyn Reader>,
+    pub traffic: Arc<Traffic>,
 }
 
 /// Between two attempts at an address that is not there: at boot, it comes with the network.
@@ -118,6 +120,7 @@ fn scrape(sources: &Sources) -> anyhow::Result<String> {
         summary: Arc::clone(&sources.summary.borrow()),
         counts: sources.reader.counts().context("cannot read the kernel's counters")?,
         capacities: sources.reader.capacities(),
+        traffic: Arc::clone(&sources.traffic),
     };
     Ok(exposition(&snapshot)?)
 }
@@ -144,7 +147,8 @@ mod tests {
         let state = DaemonState { started: SystemTime::UNIX_EPOCH, interfaces: Vec::new(), reload };
         let (_daemon, daemon) = watch::channel(Arc::new(state));
         let (_summary, summary) = watch::channel(Arc::default());
-        let sources = Sources { daemon, summary, reader: Arc::new(MemoryDataplane::new(1)) };
+        let sources =
+            Sources { daemon, summary, reader: Arc::new(MemoryDataplane::new(1)), traffic: Arc::default() };
         let (stop, stopping) = watch::channel(false);
         let (problem, mut told) = watch::channel(None::<String>);
         let server = tokio::spawn(run(address, sources, stopping, problem));

@@ -78,6 +78,10 @@ pub(super) async fn bytes(
             return Err(Refusal::new(ProblemKind::Invalid, 415, detail));
         }
     }
+    whole(headers, body, bounds, limit).await
+}
+
+async fn whole(headers: &HeaderMap, body: Body, bounds: Bounds, limit: usize) -> Result<Vec<u8>, Refusal> {
     let until = Instant::now() + bounds.whole;
     let mut pieces = Pieces::new(headers, body, bounds, limit)?;
     let mut bytes = Vec::new();
@@ -92,6 +96,17 @@ pub(super) async fn bytes(
             }
         }
     }
+}
+
+/// A text of at most `limit` bytes, whatever it says that it is.
+pub(super) async fn text(
+    headers: &HeaderMap,
+    body: Body,
+    bounds: Bounds,
+    limit: usize,
+) -> Result<String, Refusal> {
+    let bytes = whole(headers, body, bounds, limit).await?;
+    String::from_utf8(bytes).map_err(|error| Refusal::invalid(format!("the request is not text: {error}")))
 }
 
 /// Reads a request that is there.

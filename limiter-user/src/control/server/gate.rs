@@ -24,8 +24,9 @@ use crate::control::protocol::ProblemKind;
 use crate::enforcer::{self, Now};
 use crate::http::Activity;
 
-/// Requests from the network that are worked on at a time.
-const MAX_REQUESTS: usize = 64;
+/// Requests from the network that are worked on at a time: as many as there may be connections, so that slow bodies over
+/// HTTP/1.1 cannot take all of them.
+const MAX_REQUESTS: usize = 256;
 /// What a request waits for a place among them.
 const WAIT: Duration = Duration::from_secs(1);
 /// The longest id of a request that is taken over.

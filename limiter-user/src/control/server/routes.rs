@@ -15,14 +15,15 @@ use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::body::{self, Bounds};
-use super::gate::{self, Gate, needs};
+use super::gate::{self, Caller, Gate, needs};
 use super::idempotency::Answers;
 use super::refusal::Refusal;
 use super::{Backend, Request, changes, listing, reports, tokens};
 use crate::access::Need;
+use crate::config;
 use crate::control::protocol::{
-    Counters, DetachRequest, Detached, Explanation, InterfaceCounters, ProblemKind, ReasonCount, Reloaded,
-    Status,
+    Checked, Counters, DetachRequest, Detached, Explanation, InterfaceCounters, ProblemKind, ReasonCount,
+    Reloaded, Status,
 };
 use crate::dataplane::InterfaceCounts;
 use crate::enforcer::Question;
@@ -37,6 +38,9 @@ pub(super) struct Shared {
     pub(super) imports: Arc<Semaphore>,
     pub(super) once: Answers,
 }
+
+/// Problems of a configuration that are told.
+const TOLD: usize = 100;
 
 pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -54,6 +58,7 @@ pub(super) fn router(backend: Backend, gate: Gate) -> Router {
         .route("/v1/lookup/{address}", read(get(lookup)))
         .route("/v1/status", read(get(status)))
         .route("/v1/counters", read(get(counters)))
+        .route("/v1/config/check", needs(Need::Config, post(check)))
         .route("/v1/reload", needs(Need::Config, post(reload)))
         .route("/v1/detach", needs(Need::Admin, post(detach)))
         .route("/v1/tokens", needs(Need::Admin, post(tokens::create).get(tokens::list)))
@@ -82,6 +87,19 @@ fn block(methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
 
 fn allow(methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
     needs(Need::Allow(None), methods)
+}
+
+/// Whether a text would be a configuration. Pure: no file that it names is opened.
+async fn check(caller: Caller, headers: HeaderMap, body: Body) -> Answer<Checked> {
+    let text = body::text(&headers, body, caller.bounds, caller.bounds.bulk).await?;
+    match config::parse(&text, std::path::Path::new("(request)")) {
+        Ok(_) => Ok(Json(Checked { ok: true })),
+        Err(problems) => {
+            let mut refusal = Refusal::new(ProblemKind::Invalid, 422, "the configuration has problems");
+            refusal.problem.items = problems.to_string().lines().take(TOLD).map(str::to_owned).collect();
+            Err(refusal)
+        }
+    }
 }
 
 /// For load balancers and those who wait for a start: nothing but yes or no.

@@ -56,6 +56,7 @@ fn snapshot() -> Snapshot {
             TableCapacity { table: "addresses_v4", capacity: 1 << 20 },
             TableCapacity { table: "prefixes_v4", capacity: 1 << 18 },
         ],
+        traffic: Arc::default(),
     }
 }
 

@@ -163,7 +163,7 @@ async fn who_may_what() {
     let add = r#"{"prefixes":["192.0.2.7"]}"#;
     let scopes = ["read", "report", "block:host", "block:prefix/24", "allow", "config", "admin"];
     let tokens: Vec<String> = scopes.iter().map(|scope| network.token(scope)).collect();
-    let rows: [(&str, &str, &str, &[&str]); 19] = [
+    let rows: [(&str, &str, &str, &[&str]); 20] = [
         ("GET", "/v1/blocks", "", &["read"]),
         ("POST", "/v1/blocks", add, &["block:host", "block:prefix/24"]),
         ("POST", "/v1/blocks", r#"{"prefixes":["192.0.2.0/24"]}"#, &["block:prefix/24"]),
@@ -178,6 +178,7 @@ async fn who_may_what() {
         ("GET", "/v1/lookup/192.0.2.7", "", &["read"]),
         ("GET", "/v1/counters", "", &["read"]),
         ("GET", "/v1/status", "", &["read"]),
+        ("POST", "/v1/config/check", "[[interface]]\nname = \"eth0\"\n", &["config"]),
         ("POST", "/v1/detach", "{}", &[]),
         ("POST", "/v1/tokens", r#"{"name":"x","scopes":["read"]}"#, &[]),
         ("GET", "/v1/tokens", "", &[]),
