@@ -112,6 +112,9 @@ struct Tables {
     used: [u32; Table::ALL.len()],
     /// Removals since the last time that the tables were tidied.
     removed: usize,
+    /// Whether IPv4 prefixes were added since then: for their sake, parts of the level lead closer more often than they
+    /// must.
+    rough: bool,
     tidied: Instant,
 }
 
@@ -151,6 +154,7 @@ impl Tables {
             used: [0; Table::ALL.len()],
             // Nobody knows what an earlier run has left.
             removed: 1,
+            rough: false,
             tidied: Instant::now(),
         };
         let (mut used, mut taken) = (tables.used, [0; 2]);
@@ -245,6 +249,7 @@ impl Tables {
             (true, true) | (false, false) => {}
         }
         self.removed += usize::from(family.places(after) < family.places(before));
+        self.rough |= Table::of(prefix) == Table::PrefixesV4 && before.is_none();
     }
 
     /// Everything that is listed, each prefix once.
@@ -287,6 +292,7 @@ impl Tables {
         let mut filter = vec![0; v6::FILTER_WORDS];
         self.v6().tidy(&mut v6::Scratch { filter: &mut filter });
         self.removed = 0;
+        self.rough = false;
         self.tidied = Instant::now();
     }
 }
@@ -489,7 +495,7 @@ impl Writer for KernelWriter {
 
     fn tidy(&mut self) {
         if let Some(tables) = &mut self.tables
-            && tables.removed > 0
+            && (tables.removed > 0 || tables.rough)
             && tables.tidied.elapsed() > TIDY_AFTER
         {
             tables.tidy();
