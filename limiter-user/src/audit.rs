@@ -61,6 +61,8 @@ pub struct Event<'a> {
     pub after: Option<String>,
     /// What was given as the reason.
     pub reason: Option<&'a str>,
+    /// Past the guards.
+    pub forced: bool,
     /// Why not; `None`: it was done.
     pub refused: Option<&'a str>,
 }
@@ -88,6 +90,8 @@ struct Record {
     after: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    forced: bool,
     /// `done` or `refused`.
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +119,7 @@ impl Event<'_> {
             before: self.before.as_deref().map(tame),
             after: self.after.as_deref().map(tame),
             reason: self.reason.map(tame),
+            forced: self.forced,
             outcome: if self.refused.is_some() { "refused" } else { "done" },
             why: self.refused.map(tame),
             missed: None,

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::access::Authenticator;
+use crate::audit::Trail;
 use crate::config::{Access, Config};
 use crate::control::peers::Operators;
 use crate::control::protocol::{Detached, Problem, ProblemKind, Reloaded, Status, TableStatus};
@@ -165,8 +166,16 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let tending = tokio::spawn(tend(Arc::clone(&access), stopping.clone()));
     let access_too = Arc::clone(&access);
     let (readiness, ready) = watch::channel(false);
-    let backend =
-        Backend { enforcer: enforcer.clone(), reader: reader_too, clock, daemon: to_daemon, ready, access };
+    let trail = Trail::open(config.audit.clone(), started).context("cannot start the audit trail")?;
+    let backend = Backend {
+        enforcer: enforcer.clone(),
+        reader: reader_too,
+        clock,
+        daemon: to_daemon,
+        ready,
+        access,
+        trail: trail.clone(),
+    };
     let app = App::new(backend);
     let mut servers = vec![tokio::spawn(server::serve(socket, operators, app.clone(), stopping.clone()))];
     let tcp = config.api.as_ref().map(|api| Tcp::start(api, &app, &stopping));
@@ -195,6 +204,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         metrics_problem,
         tcp,
         access: access_too,
+        trail,
         readiness,
         needs_restart: Vec::new(),
         published,
@@ -279,6 +289,7 @@ struct Daemon {
     /// `None` without `[api]`.
     tcp: Option<Tcp>,
     access: Arc<Authenticator>,
+    trail: Trail,
     /// For who asks whether all is well.
     readiness: watch::Sender<bool>,
     /// Of the last reload.
@@ -645,6 +656,7 @@ impl Daemon {
         warnings.extend(self.metrics_problem.borrow().clone());
         warnings.extend(self.tcp.iter().flat_map(Tcp::problems));
         warnings.extend(self.access.warnings());
+        warnings.extend(self.trail.problem());
         warnings.extend(self.reload_problem.clone());
         warnings.extend(self.needs_restart.iter().cloned());
         warnings.extend(summary.warnings.iter().cloned());

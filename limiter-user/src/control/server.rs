@@ -12,6 +12,7 @@ mod hits;
 mod idempotency;
 mod listen;
 mod listing;
+mod record;
 mod refusal;
 mod reports;
 mod routes;
@@ -27,6 +28,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::access::Authenticator;
+use crate::audit::Trail;
 use crate::control::peers::{Operators, Peer, Role};
 use crate::control::protocol::{DetachRequest, Detached, Problem, Reloaded, Status};
 use crate::dataplane::Reader;
@@ -67,6 +69,8 @@ pub struct Backend {
     pub ready: watch::Receiver<bool>,
     /// Who may come over the network.
     pub access: Arc<Authenticator>,
+    /// Where it is written down who asked for what.
+    pub trail: Trail,
 }
 
 /// What is served, wherever a request comes from.
@@ -82,7 +86,7 @@ impl App {
     pub fn new(backend: Backend) -> Self {
         let traffic = Arc::<Traffic>::default();
         let clock = backend.clock;
-        let gate = Gate::new(Arc::clone(&backend.access), clock, Arc::clone(&traffic));
+        let gate = Gate::new(&backend, Arc::clone(&traffic));
         let router = routes::router(backend, gate);
         Self { router, traffic, clock }
     }

@@ -78,18 +78,15 @@ async fn added(
     // As it is kept: without control characters, and short.
     let reason = reason.as_deref().and_then(blocklist::reason);
     let (prefixes, reason) = (prefixes.as_slice(), reason.as_deref());
-    let (actor, peer, id) = (caller.actor(), caller.peer(), caller.id());
-    let decision =
-        Decision { action, change: "add", prefixes, seconds, reason, force, actor: &actor, peer, id };
+    let decision = Decision { action, change: "add", prefixes, seconds, reason, force, caller: &caller };
     let allowed = count(&caller, prefixes.len()).and_then(|()| {
         entries(action, &shared, &caller, seconds, prefixes.iter().filter_map(|text| text.parse().ok()))
     });
     if let Err(refusal) = allowed {
-        decision.refused(&refusal.problem.detail);
-        return Err(refusal);
+        return Err(recorded(&decision, &shared, refusal).await);
     }
     let outcome = shared.backend.enforcer.add(action, request, caller.claims_as()?).await;
-    decided(&decision, outcome, |done| done.added + done.updated)
+    decided(&decision, &shared, outcome, |done| (done.added + done.updated, until(seconds, done))).await
 }
 
 pub(super) async fn remove_blocks(
@@ -130,17 +127,14 @@ async fn removed(
 ) -> Result<RemoveResponse, Refusal> {
     let request: RemoveRequest = body::parse(&bytes)?;
     let prefixes = request.prefixes.clone();
-    let (actor, peer, id) = (caller.actor(), caller.peer(), caller.id());
     let prefixes = prefixes.as_slice();
     let (seconds, reason, force) = (None, None, false);
-    let decision =
-        Decision { action, change: "remove", prefixes, seconds, reason, force, actor: &actor, peer, id };
+    let decision = Decision { action, change: "remove", prefixes, seconds, reason, force, caller: &caller };
     if let Err(refusal) = count(&caller, prefixes.len()) {
-        decision.refused(&refusal.problem.detail);
-        return Err(refusal);
+        return Err(recorded(&decision, &shared, refusal).await);
     }
     let outcome = shared.backend.enforcer.remove(action, request, caller.claims_as()?).await;
-    decided(&decision, outcome, |done| done.removed)
+    decided(&decision, &shared, outcome, |done| (done.removed, format!("removed {}", done.removed))).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -175,7 +169,6 @@ pub(super) async fn import(
     let size = body::announced(&headers).or(query.size).filter(|_| caller.principal.is_operator());
     let estimate = size.map(|size| Estimate::new(usize::try_from(size).unwrap_or(usize::MAX)));
     let parsed = parse(&headers, &caller, body, estimate, shared.backend.enforcer.clone()).await?;
-    let (actor, peer, id) = (caller.actor(), caller.peer(), caller.id());
     let reason = query.reason.as_deref().and_then(blocklist::reason);
     let decision = Decision {
         action: Action::Block,
@@ -184,13 +177,10 @@ pub(super) async fn import(
         seconds: query.seconds,
         reason: reason.as_deref(),
         force: query.force,
-        actor: &actor,
-        peer,
-        id,
+        caller: &caller,
     };
     if let Err(refusal) = entries(Action::Block, &shared, &caller, query.seconds, parsed.prefixes.iter()) {
-        decision.refused(&refusal.problem.detail);
-        return Err(refusal);
+        return Err(recorded(&decision, &shared, refusal).await);
     }
     let options = ImportOptions {
         seconds: query.seconds,
@@ -200,7 +190,8 @@ pub(super) async fn import(
         owner: query.owner,
     };
     let outcome = shared.backend.enforcer.import(Action::Block, parsed, options, caller.claims_as()?).await;
-    decided(&decision, outcome, |done| done.added + done.updated).map(Json)
+    let changed = |done: &AddResponse| (done.added + done.updated, until(query.seconds, done));
+    decided(&decision, &shared, outcome, changed).await.map(Json)
 }
 
 /// Reads a list while it arrives, on a thread of its own: nothing is kept of the text. The enforcer is told early how
@@ -287,24 +278,38 @@ fn entries(
     Ok(backend.access.charge(&caller.principal, number, (backend.clock)())?)
 }
 
+/// How it is after something was added.
+fn until(seconds: Option<u64>, done: &AddResponse) -> String {
+    let time = match seconds {
+        Some(seconds) => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+        None if !done.escalated.is_empty() => "longer each time".to_owned(),
+        None => "good".to_owned(),
+    };
+    let AddResponse { added, updated, unchanged, .. } = done;
+    format!("for {time}: {added} new, {updated} updated, {unchanged} as before")
+}
+
 /// Puts the outcome on record, and hands it on.
-fn decided<T>(
+async fn decided<T>(
     decision: &Decision<'_>,
+    shared: &Shared,
     outcome: Result<T, enforcer::Error>,
-    changed: impl FnOnce(&T) -> u64,
+    changed: impl FnOnce(&T) -> (u64, String),
 ) -> Result<T, Refusal> {
     match outcome {
         Ok(done) => {
             match changed(&done) {
-                0 => {}
-                changed => decision.done(changed),
+                (0, _) => {}
+                (changed, after) => decision.done(shared, changed, after).await,
             }
             Ok(done)
         }
-        Err(error) => {
-            let problem = Problem::from(error);
-            decision.refused(&problem.detail);
-            Err(problem.into())
-        }
+        Err(error) => Err(recorded(decision, shared, Problem::from(error).into()).await),
     }
+}
+
+/// Puts a refusal on record.
+async fn recorded(decision: &Decision<'_>, shared: &Shared, refusal: Refusal) -> Refusal {
+    decision.refused(shared, &refusal.problem.detail).await;
+    refusal.recorded()
 }

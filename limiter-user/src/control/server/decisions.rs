@@ -1,7 +1,10 @@
-//! The record of who changed what, apart from the operational log: one event for each request that changed something.
+//! Who changed what: for each request that changed something, or was refused, an event beside the operational log, and a
+//! record of the audit trail.
 
-use std::net::IpAddr;
-
+use super::gate::Caller;
+use super::record;
+use super::routes::Shared;
+use crate::audit::Event;
 use crate::config::Action;
 use crate::telemetry::DECISION;
 
@@ -13,24 +16,20 @@ const LONGEST: usize = 64;
 /// What was asked for, and by whom.
 pub(super) struct Decision<'a> {
     pub(super) action: Action,
-    /// `add`, `remove` or `import`.
+    /// `add`, `remove`, `import` or `report`.
     pub(super) change: &'static str,
     pub(super) prefixes: &'a [String],
-    /// Seconds; `None`: for good.
+    /// Seconds; `None`: for good, where that is a question.
     pub(super) seconds: Option<u64>,
     pub(super) reason: Option<&'a str>,
     pub(super) force: bool,
-    /// As in audits: `uid:0`, `token:ID`.
-    pub(super) actor: &'a str,
-    /// Where the request comes from; `None` for this machine.
-    pub(super) peer: Option<IpAddr>,
-    /// Of the request.
-    pub(super) id: &'a str,
+    pub(super) caller: &'a Caller,
 }
 
 impl Decision<'_> {
-    /// It was done, and changed `changed` prefixes. Texts of callers are fields, which both formats of the log escape.
-    pub(super) fn done(&self, changed: u64) {
+    /// It was done, and changed `changed` prefixes; `after` says how. Texts of callers are fields, which both formats of
+    /// the log escape.
+    pub(super) async fn done(&self, shared: &Shared, changed: u64, after: String) {
         tracing::info!(
             target: DECISION,
             action = self.action.label(),
@@ -40,26 +39,41 @@ impl Decision<'_> {
             seconds = self.seconds,
             reason = self.reason,
             force = self.force,
-            actor = self.actor,
-            peer = self.peer.map(tracing::field::display),
-            request = self.id,
+            actor = self.caller.actor(),
+            peer = self.caller.peer().map(tracing::field::display),
+            request = self.caller.id(),
             "decided"
         );
+        let what = self.what();
+        let event = Event { count: changed, after: Some(after), ..self.event(&what) };
+        record::done(shared, self.caller, event).await;
     }
 
     /// It was refused.
-    pub(super) fn refused(&self, why: &str) {
+    pub(super) async fn refused(&self, shared: &Shared, why: &str) {
         tracing::info!(
             target: DECISION,
             action = self.action.label(),
             change = self.change,
             prefixes = self.named(),
-            actor = self.actor,
-            peer = self.peer.map(tracing::field::display),
-            request = self.id,
+            actor = self.caller.actor(),
+            peer = self.caller.peer().map(tracing::field::display),
+            request = self.caller.id(),
             why,
             "refused"
         );
+        let (what, count) = (self.what(), u64::try_from(self.prefixes.len()).unwrap_or(u64::MAX));
+        let event = Event { count, refused: Some(why), ..self.event(&what) };
+        record::done(shared, self.caller, event).await;
+    }
+
+    /// As in audits: `block.add`.
+    fn what(&self) -> String {
+        format!("{}.{}", self.action.label(), self.change)
+    }
+
+    fn event<'a>(&'a self, what: &'a str) -> Event<'a> {
+        Event { what, subjects: self.prefixes, reason: self.reason, forced: self.force, ..Event::default() }
     }
 
     fn named(&self) -> Option<String> {

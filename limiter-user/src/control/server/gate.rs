@@ -15,7 +15,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use tokio::sync::Semaphore;
 
+use super::Backend;
 use super::body::Bounds;
+use super::record::{Asked, Record};
 use super::refusal::{Refusal, written};
 use super::traffic::{Outcome, Traffic};
 use crate::access::{Authenticator, Certificate, Need, Principal};
@@ -106,11 +108,18 @@ pub(super) struct Gate {
     clock: fn() -> Now,
     requests: Arc<Semaphore>,
     traffic: Arc<Traffic>,
+    record: Arc<Record>,
 }
 
 impl Gate {
-    pub(super) fn new(access: Arc<Authenticator>, clock: fn() -> Now, traffic: Arc<Traffic>) -> Self {
-        Self { access, clock, requests: Arc::new(Semaphore::new(MAX_REQUESTS)), traffic }
+    pub(super) fn new(backend: &Backend, traffic: Arc<Traffic>) -> Self {
+        Self {
+            access: Arc::clone(&backend.access),
+            clock: backend.clock,
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            traffic,
+            record: Arc::new(Record::new(backend.trail.clone(), backend.clock)),
+        }
     }
 
     fn identify(&self, origin: &Origin, headers: &HeaderMap) -> Result<Principal, Refusal> {
@@ -142,34 +151,45 @@ impl Gate {
     }
 }
 
-/// Lets those through who are somebody.
+/// Lets those through who are somebody. What is refused is written down, unless whoever refused it has done so.
 pub(super) async fn identified(
     State(gate): State<Gate>,
     Extension(origin): Extension<Origin>,
+    Extension(id): Extension<RequestId>,
     mut request: Request,
     next: Next,
 ) -> Response {
     if PROBES.contains(&request.uri().path()) {
         return next.run(request).await;
     }
+    let asked = Asked { method: request.method().clone(), path: request.uri().path().to_owned(), id };
+    let (bounds, peer) = match &origin {
+        Origin::Socket { .. } => (Bounds::LOCAL, None),
+        Origin::Network { peer, .. } => (Bounds::REMOTE, Some(*peer)),
+    };
     let principal = match gate.identify(&origin, request.headers()) {
-        Ok(principal) => principal,
-        Err(refusal) => return refusal.into_response(),
+        Ok(principal) => Arc::new(principal),
+        Err(refusal) => {
+            gate.record.stranger(&asked, &origin, &refusal.problem).await;
+            return refusal.into_response();
+        }
     };
-    request.extensions_mut().insert(Arc::new(principal));
-    let (bounds, from_network) = match origin {
-        Origin::Socket { .. } => (Bounds::LOCAL, false),
-        Origin::Network { .. } => (Bounds::REMOTE, true),
-    };
+    request.extensions_mut().insert(Arc::clone(&principal));
     request.extensions_mut().insert(bounds);
-    if !from_network {
-        return next.run(request).await;
-    }
-    let Ok(Ok(_place)) = tokio::time::timeout(WAIT, gate.requests.acquire()).await else {
-        return Refusal::busy(503, "too many requests are under way; try again in a moment", 1)
-            .into_response();
+    let response = match peer {
+        None => next.run(request).await,
+        Some(_) => match tokio::time::timeout(WAIT, gate.requests.acquire()).await {
+            Ok(Ok(_place)) => next.run(request).await,
+            Ok(Err(_)) | Err(_) => {
+                Refusal::busy(503, "too many requests are under way; try again in a moment", 1)
+                    .into_response()
+            }
+        },
     };
-    next.run(request).await
+    if let Some(refusal) = response.extensions().get::<Refusal>().cloned() {
+        gate.record.refused(&asked, &principal, peer, &refusal).await;
+    }
+    response
 }
 
 /// Gives each request an id, and each problem its text.

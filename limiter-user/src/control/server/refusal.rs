@@ -18,6 +18,8 @@ pub(super) struct Refusal {
     pub(super) problem: Problem,
     /// Seconds after which it may be worth another attempt.
     retry_after: Option<u32>,
+    /// The audit trail has it.
+    recorded: bool,
 }
 
 impl Refusal {
@@ -33,7 +35,11 @@ impl Refusal {
             ProblemKind::Failed => "failed",
         };
         let (title, detail) = (title.to_owned(), detail.into());
-        Self { problem: Problem { kind, title, status, detail, items: Vec::new() }, retry_after: None }
+        Self {
+            problem: Problem { kind, title, status, detail, items: Vec::new() },
+            retry_after: None,
+            recorded: false,
+        }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -54,6 +60,15 @@ impl Refusal {
         Self { retry_after: Some(u32::try_from(seconds).unwrap_or(u32::MAX)), ..self }
     }
 
+    /// The same, when the audit trail has it.
+    pub(super) fn recorded(self) -> Self {
+        Self { recorded: true, ..self }
+    }
+
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded
+    }
+
     /// Whoever was to answer is gone.
     pub(super) fn stopping<E>(_: E) -> Self {
         Self::busy(503, "the daemon is stopping", 5)
@@ -62,7 +77,7 @@ impl Refusal {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self { problem, retry_after: None }
+        Self { problem, retry_after: None, recorded: false }
     }
 }
 

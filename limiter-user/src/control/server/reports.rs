@@ -61,7 +61,7 @@ async fn all(shared: &Shared, caller: &Caller, bytes: &[u8]) -> Result<ReportRes
     if alone && response.counted == 0 && response.refused > 0 {
         let mut refusal = Refusal::new(ProblemKind::Guarded, 409, "the report was refused by a guard");
         refusal.problem.items = response.items;
-        return Err(refusal);
+        return Err(refusal.recorded());
     }
     Ok(response)
 }
@@ -133,7 +133,6 @@ async fn counted(shared: &Shared, caller: &Caller, reports: Vec<Report>) -> Resu
     let number = u32::try_from(reports.len()).unwrap_or(u32::MAX);
     backend.access.charge(&caller.principal, number, (backend.clock)())?;
     let most = caller.principal.caps.max_ttl.map(|ttl| ttl.as_secs());
-    let (actor, peer, id) = (caller.actor(), caller.peer(), caller.id());
     let outcome = backend.enforcer.report(reports, most, caller.claims_as()?).await;
     let (prefixes, reason) = match &outcome {
         Ok(response) => (
@@ -149,24 +148,23 @@ async fn counted(shared: &Shared, caller: &Caller, reports: Vec<Report>) -> Resu
         seconds: None,
         reason: reason.as_deref(),
         force: false,
-        actor: &actor,
-        peer,
-        id,
+        caller,
     };
     match outcome {
         Ok(response) => {
             if response.blocks > 0 {
-                decision.done(response.blocks);
+                decision.done(shared, response.blocks, format!("of {} reports", response.counted)).await;
             }
             if let Some(first) = response.items.first() {
-                decision.refused(&format!("{} refused, the first: {first}", response.refused));
+                let why = format!("{} refused, the first: {first}", response.refused);
+                decision.refused(shared, &why).await;
             }
             Ok(response)
         }
         Err(error) => {
-            let problem = Problem::from(error);
-            decision.refused(&problem.detail);
-            Err(problem.into())
+            let refusal = Refusal::from(Problem::from(error));
+            decision.refused(shared, &refusal.problem.detail).await;
+            Err(refusal.recorded())
         }
     }
 }

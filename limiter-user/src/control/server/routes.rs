@@ -10,16 +10,17 @@ use axum::http::HeaderMap;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::body::{self, Bounds};
+use super::body;
 use super::gate::{self, Caller, Gate, needs};
 use super::idempotency::Answers;
 use super::refusal::Refusal;
-use super::{Backend, Request, changes, listing, reports, tokens};
+use super::{Backend, Request, changes, listing, record, reports, tokens};
 use crate::access::Need;
+use crate::audit::Event;
 use crate::config;
 use crate::control::protocol::{
     Checked, Counters, DetachRequest, Detached, Explanation, InterfaceCounters, ProblemKind, ReasonCount,
@@ -182,22 +183,30 @@ async fn status(State(shared): State<Shared>) -> Answer<Status> {
     answer.await.map(Json).map_err(Refusal::stopping)
 }
 
-async fn reload(State(shared): State<Shared>) -> Answer<Reloaded> {
+async fn reload(State(shared): State<Shared>, caller: Caller) -> Answer<Reloaded> {
     let (reply, answer) = oneshot::channel();
     shared.ask(Request::Reload(reply)).await?;
-    Ok(Json(answer.await.map_err(Refusal::stopping)??))
+    let reloaded = answer.await.map_err(Refusal::stopping)??;
+    let count = u64::try_from(reloaded.changes.len()).unwrap_or(u64::MAX);
+    let event = Event { what: "config.reload", subjects: &reloaded.changes, count, ..Event::default() };
+    record::done(&shared, &caller, event).await;
+    Ok(Json(reloaded))
 }
 
 async fn detach(
     State(shared): State<Shared>,
-    Extension(bounds): Extension<Bounds>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Answer<Detached> {
-    let request: DetachRequest = body::json(&headers, body, bounds, bounds.small).await?;
+    let request: DetachRequest = body::json(&headers, body, caller.bounds, caller.bounds.small).await?;
     let (reply, answer) = oneshot::channel();
     shared.ask(Request::Detach(request, reply)).await?;
-    Ok(Json(answer.await.map_err(Refusal::stopping)??))
+    let detached = answer.await.map_err(Refusal::stopping)??;
+    let count = u64::try_from(detached.interfaces.len()).unwrap_or(u64::MAX);
+    let event = Event { what: "detach", subjects: &detached.interfaces, count, ..Event::default() };
+    record::done(&shared, &caller, event).await;
+    Ok(Json(detached))
 }
 
 impl Shared {

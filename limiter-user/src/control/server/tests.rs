@@ -22,6 +22,7 @@ use crate::host::Lifelines;
 mod reports;
 mod tcp;
 mod tokens;
+mod trail;
 
 const ROOT_ONLY: Operators = Operators { group: None, readers: None };
 
@@ -43,7 +44,7 @@ struct Fixture {
     readiness: watch::Sender<bool>,
     stopping: watch::Receiver<bool>,
     /// Goes with the fixture.
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -72,8 +73,17 @@ impl Fixture {
         let access = Arc::new(Authenticator::open(&directory.path().join("tokens.json")));
         let (readiness, ready) = watch::channel(true);
         let access_too = Arc::clone(&access);
-        let backend =
-            Backend { enforcer: enforcer.clone(), reader, clock: noon, daemon: to_daemon, ready, access };
+        let audit = config::parse(&text, Path::new("test.toml")).map(|config| config.audit).unwrap();
+        let trail = Trail::open(audit, noon().wall).unwrap();
+        let backend = Backend {
+            enforcer: enforcer.clone(),
+            reader,
+            clock: noon,
+            daemon: to_daemon,
+            ready,
+            access,
+            trail,
+        };
         let app = App::new(backend);
         let path = directory.path().join("run/limiter.sock");
         let socket = bind(&path, ROOT_ONLY).await.unwrap();
@@ -94,7 +104,7 @@ impl Fixture {
             access: access_too,
             readiness,
             stopping,
-            _directory: directory,
+            directory,
         }
     }
 

@@ -16,6 +16,7 @@ use super::refusal::Refusal;
 use super::routes::{Answer, Shared};
 use crate::access::tokens::{Created, Listed, TokenError, Wanted};
 use crate::access::{Authenticator, Caps, PerMinute, Principal, Scope, Scopes, Width};
+use crate::audit::Event;
 use crate::control::protocol::{NewToken, ProblemKind, RotateRequest, Token, TokenList, TokenRequest};
 use crate::telemetry::DECISION;
 
@@ -33,7 +34,7 @@ pub(super) async fn create(
         access.tokens().create(wanted(&request, who, now)?, now).map_err(refusal)
     });
     let made = made.await?;
-    record(&caller, "create", &made.listed);
+    record(&shared, &caller, "create", &made.listed).await;
     Ok(Json(new(made)))
 }
 
@@ -60,7 +61,7 @@ pub(super) async fn revoke(
         })
     });
     let revoked = revoked.await?;
-    record(&caller, "revoke", &revoked);
+    record(&shared, &caller, "revoke", &revoked).await;
     Ok(Json(told(&revoked)))
 }
 
@@ -81,7 +82,7 @@ pub(super) async fn rotate(
         tokens.rotate(&id, Duration::from_secs(overlap_seconds), now).map_err(refusal)
     });
     let made = made.await?;
-    record(&caller, "rotate", &made.listed);
+    record(&shared, &caller, "rotate", &made.listed).await;
     Ok(Json(new(made)))
 }
 
@@ -170,7 +171,7 @@ fn refusal(error: TokenError) -> Refusal {
     Refusal::new(kind, status, error.to_string())
 }
 
-fn record(caller: &Caller, change: &'static str, token: &Listed) {
+async fn record(shared: &Shared, caller: &Caller, change: &'static str, token: &Listed) {
     tracing::info!(
         target: DECISION,
         change,
@@ -181,6 +182,10 @@ fn record(caller: &Caller, change: &'static str, token: &Listed) {
         request = caller.id(),
         "token"
     );
+    let (what, subjects) = (format!("token.{change}"), [token.id.clone()]);
+    let after = Some(format!("{}: {}", token.name, token.scopes));
+    let event = Event { what: &what, subjects: &subjects, count: 1, after, ..Event::default() };
+    super::record::done(shared, caller, event).await;
 }
 
 fn new(Created { listed, token }: Created) -> NewToken {
