@@ -356,8 +356,12 @@ fn policies_have_cells_of_their_own() {
     let (mut taken, mut gates) = (Vec::new(), Vec::new());
     for interface in &config.interfaces {
         for policy in &interface.limits.policies {
-            taken.extend([policy.packet_cells, policy.bit_cells].into_iter().filter(|share| share.count > 0));
-            gates.extend([policy.packet_gates, policy.bit_gates].into_iter().filter(|share| share.count > 0));
+            taken.extend(
+                [policy.packet_cells, policy.bit_cells].into_iter().filter(|share| *share != Share::NONE),
+            );
+            gates.extend(
+                [policy.packet_gates, policy.bit_gates].into_iter().filter(|share| *share != Share::NONE),
+            );
         }
     }
     // All packets, and path MTU by both, on both; DNS on one.
