@@ -2,6 +2,8 @@
 //!
 //! Whatever becomes a claim went through here: [`Admitted`] cannot be made otherwise.
 
+pub mod brake;
+
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -40,6 +40,10 @@ pub fn parse(text: &str, file: &Path) -> Result<Config, Problems> {
 pub struct Config {
     /// Prefixes that can never be blocked.
     pub protected: Vec<Prefix>,
+    /// Proxies and CDNs that speak for others: they cannot be blocked either, and whoever reports one is told so.
+    pub proxies: Vec<Prefix>,
+    /// New blocks within a minute, all together, of those who are no operators. `None`: as many as they ask for.
+    pub blocks_per_minute: Option<u64>,
     pub interfaces: Vec<Interface>,
     pub lists: Vec<List>,
     /// When reports become blocks.

@@ -219,6 +219,9 @@ pub enum Error {
     Denied(String),
     /// Guards refused; one line for each prefix, at most 100.
     Guarded { detail: String, items: Vec<String> },
+    /// More new blocks than there may be in a minute of those who are no operators. `wait`: when there is room for these,
+    /// if there ever is.
+    Braked { detail: String, wait: Option<Duration> },
     /// A kernel table has no room.
     Full(String),
     /// The store cannot be written. What lets somebody through (a block removed, an allow added) is in force all the
@@ -231,7 +234,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid { detail, .. } | Self::Guarded { detail, .. } => f.write_str(detail),
+            Self::Invalid { detail, .. } | Self::Guarded { detail, .. } | Self::Braked { detail, .. } => {
+                f.write_str(detail)
+            }
             Self::Denied(detail) | Self::Full(detail) | Self::NotDurable(detail) | Self::Failed(detail) => {
                 f.write_str(detail)
             }
@@ -259,6 +264,9 @@ impl From<Error> for Problem {
             Error::Denied(detail) => (ProblemKind::NotAuthorised, "not authorised", 403, detail, Vec::new()),
             Error::Guarded { detail, items } => {
                 (ProblemKind::Guarded, "refused by a guard", 409, detail, items)
+            }
+            Error::Braked { detail, wait: _ } => {
+                (ProblemKind::Guarded, "refused by a guard", 429, detail, Vec::new())
             }
             Error::Full(detail) => (ProblemKind::Full, "no room in the kernel", 507, detail, Vec::new()),
             Error::NotDurable(detail) => {

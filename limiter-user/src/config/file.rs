@@ -32,6 +32,9 @@ const DEFAULT_ADDRESSES_V4: u32 = 1 << 24;
 const DEFAULT_OTHERS: u32 = 1 << 20;
 /// The longest name of an interface: `IFNAMSIZ` less its NUL.
 const MAX_INTERFACE_NAME: usize = 15;
+/// New blocks of those who are no operators, if nothing else is said: more than an attack has sources that several
+/// applications would report in a minute, and few enough that a mistake is noticed before everybody is locked out.
+const BLOCKS_PER_MINUTE: u64 = 10_000;
 /// Bytes that a file of the audit trail may grow to.
 const MIN_AUDIT: u64 = 64 << 10;
 const MAX_AUDIT: u64 = 1 << 30;
@@ -55,6 +58,8 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Config, Problems> {
 /// What is wrong is reported and left out of the result.
 fn config(mut root: Table<'_>) -> Config {
     let protected = root.optional("protected").map(|value| prefixes(&value)).unwrap_or_default();
+    let proxies = root.optional("proxies").map(|value| prefixes(&value)).unwrap_or_default();
+    let blocks_per_minute = guards(root.section("guards"));
     let mut interfaces = interfaces(&mut root);
     let lists = lists(&mut root);
     let names: Vec<String> = interfaces.iter().map(|interface| interface.name.clone()).collect();
@@ -79,6 +84,8 @@ fn config(mut root: Table<'_>) -> Config {
     root.finish();
     Config {
         protected,
+        proxies,
+        blocks_per_minute,
         interfaces,
         lists,
         policies,
@@ -126,6 +133,17 @@ pub(super) fn prefixes(value: &Value<'_>) -> Vec<Prefix> {
         }
     };
     value.array(what).unwrap_or_default().iter().filter_map(prefix).collect()
+}
+
+/// The brake on ban storms.
+fn guards(mut table: Table<'_>) -> Option<u64> {
+    let written = table.optional("blocks_per_minute");
+    table.finish();
+    match written {
+        None => Some(BLOCKS_PER_MINUTE),
+        Some(value) if value.is_false() => None,
+        Some(value) => value.integer(0..=MAX_ENTRIES).filter(|blocks| *blocks > 0),
+    }
 }
 
 fn interfaces(root: &mut Table<'_>) -> Vec<Interface> {

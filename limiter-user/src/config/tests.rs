@@ -239,6 +239,22 @@ fn problems_of_values() {
 }
 
 #[test]
+fn proxies_and_the_brake() {
+    assert_eq!(config(ETH0).blocks_per_minute, Some(10_000));
+    for (written, blocks) in [("500", Some(500)), ("0", None), ("false", None)] {
+        let config =
+            config(&format!("proxies = [\"192.0.2.0/24\"]\n{ETH0}[guards]\nblocks_per_minute = {written}\n"));
+        assert_eq!(config.blocks_per_minute, blocks);
+        assert_eq!(config.proxies, ["192.0.2.0/24".parse().unwrap()]);
+    }
+    let text =
+        format!("proxies = [\"cdn\"]\n{ETH0}[guards]\nblocks_per_minute = true\n[guards.peers]\nshare = 1\n");
+    let problems = parse(&text, Path::new("x")).unwrap_err();
+    let keys: Vec<&str> = problems.problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["proxies[0]", "guards.blocks_per_minute", "guards.peers"]);
+}
+
+#[test]
 fn problems_of_policies() {
     let policy = |body: &str| format!("{ETH0}[[policy]]\n{body}\n");
     let cases = [

@@ -28,6 +28,7 @@ macro_rules! clock {
     };
 }
 
+mod brake;
 mod reports;
 
 fn at(seconds: u64) -> Now {

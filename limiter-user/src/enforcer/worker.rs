@@ -1,5 +1,6 @@
 //! The thread of the enforcer.
 
+mod brake;
 mod import;
 mod purge;
 mod report;
@@ -20,6 +21,7 @@ use super::{
     Caller, Command, Cursor, Error, ImportOptions, Lookup, Now, Page, Parameters, Reply, Started, Summary,
     render,
 };
+use crate::admission::brake::Brake;
 use crate::admission::{self, Admitted, Guards};
 use crate::blocklist::{Blocklist, Claim, Edit, Key, Offences, Offender, Outcome, Owner, OwnerId, reason};
 use crate::config::lists::Parsed;
@@ -62,6 +64,7 @@ pub(super) struct Worker {
     list: Blocklist,
     offences: Offences,
     reports: Reports,
+    brake: Brake,
     store: Store,
     /// While what is stored could not be read: what was decided meanwhile, which outranks it.
     unseen: Option<HashSet<Key>>,
@@ -153,6 +156,7 @@ impl Worker {
             list,
             offences,
             reports: Reports::new(config.policies.clone()),
+            brake: Brake::new(config.blocks_per_minute),
             store: opened.store,
             unseen: opened.unseen.then(HashSet::new),
             kernel,
@@ -577,6 +581,9 @@ impl Worker {
         for prefix in &self.config.protected {
             guards.add(*prefix, "protected by the configuration");
         }
+        for prefix in &self.config.proxies {
+            guards.add(*prefix, "a trusted proxy: report the client behind it, not the proxy");
+        }
         guards
     }
 
@@ -812,6 +819,7 @@ impl Worker {
             Job::Reload(Reloading { lists, sentences, reply, .. }) => {
                 self.lists = lists;
                 self.reports.set_policies(self.config.policies.clone());
+                self.brake.set(self.config.blocks_per_minute);
                 self.answer(reply, Ok(sentences));
             }
         }
@@ -860,7 +868,11 @@ impl Worker {
         if former.protected != self.config.protected {
             sentences.push(format!("{} prefixes are protected", self.config.protected.len()));
         }
-        if moved || former.protected != self.config.protected {
+        if former.proxies != self.config.proxies {
+            sentences.push(format!("{} prefixes are trusted proxies", self.config.proxies.len()));
+        }
+        let guarded = |config: &Config| (config.protected.clone(), config.proxies.clone());
+        if moved || guarded(former) != guarded(&self.config) {
             sentences.extend(self.blocked_though_guarded(&guards));
         }
         Ok((self.parts(edits)?, lists, sentences))
@@ -917,6 +929,7 @@ impl Worker {
         let mut warnings = self.warnings.clone();
         warnings.extend(self.kernel.problem());
         warnings.extend(self.store_problem());
+        warnings.extend(self.brake_warning());
         if self.lifelines.is_none() {
             warnings.push(
                 "this machine's own addresses, gateways and DNS servers are not known: lists may block them, and other \

@@ -24,9 +24,7 @@ use crate::access::{Entry, Need};
 use crate::blocklist;
 use crate::config::Action;
 use crate::config::lists::{Parsed, Parser};
-use crate::control::protocol::{
-    AddRequest, AddResponse, Problem, ProblemKind, RemoveRequest, RemoveResponse,
-};
+use crate::control::protocol::{AddRequest, AddResponse, ProblemKind, RemoveRequest, RemoveResponse};
 use crate::enforcer::{self, ImportOptions};
 
 /// Pieces of an import that wait for being parsed.
@@ -304,7 +302,7 @@ async fn decided<T>(
             }
             Ok(done)
         }
-        Err(error) => Err(recorded(decision, shared, Problem::from(error).into()).await),
+        Err(error) => Err(recorded(decision, shared, error.into()).await),
     }
 }
 

@@ -83,7 +83,20 @@ impl From<Problem> for Refusal {
 
 impl From<enforcer::Error> for Refusal {
     fn from(error: enforcer::Error) -> Self {
-        Problem::from(error).into()
+        let wait = match &error {
+            enforcer::Error::Braked { wait, .. } => *wait,
+            enforcer::Error::Invalid { .. }
+            | enforcer::Error::Denied(_)
+            | enforcer::Error::Guarded { .. }
+            | enforcer::Error::Full(_)
+            | enforcer::Error::NotDurable(_)
+            | enforcer::Error::Failed(_) => None,
+        };
+        let refusal = Self::from(Problem::from(error));
+        match wait {
+            Some(wait) => refusal.after(wait),
+            None => refusal,
+        }
     }
 }
 

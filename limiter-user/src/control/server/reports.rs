@@ -13,7 +13,7 @@ use super::idempotency::Once;
 use super::refusal::Refusal;
 use super::routes::Shared;
 use crate::config::Action;
-use crate::control::protocol::{Problem, ProblemKind, Report, ReportResponse};
+use crate::control::protocol::{ProblemKind, Report, ReportResponse};
 
 /// Reports of a stream that are counted together.
 const CHUNK: usize = 1000;
@@ -162,7 +162,7 @@ async fn counted(shared: &Shared, caller: &Caller, reports: Vec<Report>) -> Resu
             Ok(response)
         }
         Err(error) => {
-            let refusal = Refusal::from(Problem::from(error));
+            let refusal = Refusal::from(error);
             decision.refused(shared, &refusal.problem.detail).await;
             Err(refusal.recorded())
         }

@@ -9,7 +9,7 @@ use limiter_common::{Nanos, Prefix};
 
 use super::Worker;
 use crate::admission::Admitted;
-use crate::blocklist::{Claim, Claimed, Edit, Key, OwnerId, Terms, actor, reason};
+use crate::blocklist::{Claim, Claimed, Edit, Key, Owner, OwnerId, Terms, actor, reason};
 use crate::config::Action;
 use crate::config::lists::Parsed;
 use crate::control::protocol::AddResponse;
@@ -171,6 +171,9 @@ impl Worker {
         let admitted = self.admit(action, parsed.prefixes, options, caller)?;
         self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
         lists::room_for(&self.list, self.config.capacity, admitted.prefixes()).map_err(Error::Full)?;
+        if caller.owner != Owner::Operator {
+            self.brake(caller, action, self.news(admitted.prefixes().iter(), owner))?;
+        }
         Ok(Some((owner, admitted)))
     }
 

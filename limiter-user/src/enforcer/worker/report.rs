@@ -104,6 +104,7 @@ impl Worker {
         response: &mut ReportResponse,
     ) -> Result<(), Error> {
         let Group { length, reason, prefixes } = group;
+        let prefixes = self.not_braked(&prefixes, owner, caller, response);
         let relies = self.make_way(together, Effect::AtOnce, &prefixes);
         self.kernel.insist(&prefixes, &self.list).map_err(Error::Full)?;
         let seconds = match length {

@@ -171,9 +171,10 @@ impl Worker {
             let edits = self.edits(action, admitted.prefixes().iter(), &asked, &mut response);
             Planned { edits, former: Vec::new() }
         };
-        if let Err(full) = lists::room(&self.list, self.config.capacity, &planned.edits) {
+        let room = lists::room(&self.list, self.config.capacity, &planned.edits).map_err(Error::Full);
+        if let Err(error) = room.and_then(|_| self.brake(caller, action, response.added)) {
             self.remember(planned.former);
-            return Err(Error::Full(full));
+            return Err(error);
         }
         Ok((self.begin(together, effect, planned, relies)?, response))
     }
