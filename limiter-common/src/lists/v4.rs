@@ -16,8 +16,8 @@ pub const WORDS: usize = 8;
 ///
 /// - 0: there are no prefixes but hosts in it, and none contain it. Each host has two of the other bits, see
 ///   [`host_bits`]; where one of them is 0, nothing is listed.
-/// - 1: there are cells of two bits for the 32 /24s in it. The last one has no more than one of its bits, so it is never
-///   settled but by [`ALLOWED`].
+/// - 1: there are cells of two bits for the 32 /24s in it. The last one has one of its bits only, and so is
+///   never settled by [`BLOCKED`] or [`ALLOWED`].
 ///
 /// So what is listed as single addresses, which is most, disturbs far fewer of its neighbours than there are in a /24.
 pub const LEVEL_WORDS: usize = 1 << 19;
@@ -50,14 +50,14 @@ const REMOVED: u64 = 1;
 /// The top bit of a word of the level, if it has cells.
 const CELLS: u64 = 1 << 63;
 
-// What is known of a /24 without looking closer. The fourth, 2, is that nothing of this is.
+// What is known of a /24 without looking closer. The fourth, 3, is that nothing of this is.
 
-/// No entry has an address in it.
-const NOTHING: u64 = 0;
 /// All of it is blocked for good, and no entry allows any of it.
-const BLOCKED: u64 = 1;
+const BLOCKED: u64 = 0;
 /// All of it is allowed for good.
-const ALLOWED: u64 = 3;
+const ALLOWED: u64 = 1;
+/// No entry has an address in it.
+const NOTHING: u64 = 2;
 
 /// The tables, for reading.
 pub trait Memory {

@@ -3,8 +3,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    ALLOW, ALLOWED, Bucket, CELLS, KEY_AT, LENGTH_WORDS, LEVEL_WORDS, Memory, REMOVED, TWIN, WIDE_WORDS,
-    WORDS, deadline, hash, host_bits, key, places, probe,
+    ALLOW, Bucket, CELLS, KEY_AT, LENGTH_WORDS, LEVEL_WORDS, Memory, REMOVED, TWIN, WIDE_WORDS, WORDS,
+    deadline, hash, host_bits, key, places, probe,
 };
 use crate::lists::lengths::{keep_lengths, use_length};
 use crate::lists::{FOR_GOOD, Listed, NoPlace, store};
@@ -175,15 +175,15 @@ impl Writer<'_> {
             if length == 32 && word & CELLS == 0 {
                 return word | host_bits(address, self.hash(key(address, length)));
             }
-            let word = with_cells(word);
-            let nothing = !(word | word >> 1) & cells;
-            let unsettled = !(word >> 1) & cells;
-            match (action, settles) {
-                (ALLOW, true) => word | cells | cells << 1,
-                (ALLOW, false) => (word | unsettled << 1) & !unsettled,
-                (_, true) => word | nothing,
-                (_, false) => word | nothing << 1,
-            }
+            let known = expand(word);
+            let nothing = !(known | known >> 1) & cells;
+            let unsettled = !(known >> 1) & cells;
+            pack(match (action, settles) {
+                (ALLOW, true) => known | cells | cells << 1,
+                (ALLOW, false) => (known | unsettled << 1) & !unsettled,
+                (_, true) => known | nothing,
+                (_, false) => known | nothing << 1,
+            })
         });
         if self.any.load(Ordering::Relaxed) == 0 {
             store(self.any, 1);
@@ -195,14 +195,17 @@ impl Writer<'_> {
             // What is settled may be so by this entry: from now on the entries tell.
             self.each_level_word(address, length, |word, cells| {
                 if word & CELLS == 0 {
-                    word
-                } else if action == ALLOW {
-                    let allowed = word & word >> 1 & cells;
-                    word & !allowed
-                } else {
-                    let blocked = word & !(word >> 1) & cells;
-                    (word & !blocked) | blocked << 1
+                    return word;
                 }
+                let known = expand(word);
+                let lowered = if action == ALLOW {
+                    let allowed = known & known >> 1 & cells;
+                    known & !allowed
+                } else {
+                    let blocked = known & !(known >> 1) & cells;
+                    (known & !blocked) | blocked << 1
+                };
+                pack(lowered)
             });
         }
         let entry = key(address, length) << KEY_AT | action;
@@ -420,19 +423,31 @@ impl Writer<'_> {
     }
 }
 
-/// A word of the level in its form with cells, which lead to all hosts that the other form leads to.
-fn with_cells(word: u64) -> u64 {
-    if word & CELLS == 0 { ((word | word >> 1) & LOW) << 1 | CELLS } else { word }
+/// What a word of the level of either form says of each /24, in the two bits that are easier to reckon with: 0 nothing,
+/// 1 blocked, 2 closer, 3 allowed. Closer are at least all /24s that have hosts.
+fn expand(word: u64) -> u64 {
+    if word & CELLS != 0 {
+        (word & LOW) << 1 | !word >> 1 & LOW
+    } else {
+        // The last /25 has no bit of its own.
+        ((word | word >> 1) & LOW) << 1 | if word == 0 { 0 } else { CELLS }
+    }
 }
 
-/// A word of the level: that of these cells, or that of these hosts if it leads closer in vain less often. `hosts` with
-/// cells says that there are others than hosts.
-fn better(cells: u64, hosts: u64) -> u64 {
-    // The last cell can only be allowed.
-    let cells = if cells >> 62 == ALLOWED { cells } else { (cells | CELLS) & !(CELLS >> 1) };
+/// The form with cells that says so, except that the last cell is settled by nothing.
+fn pack(known: u64) -> u64 {
+    let settled = known & CELLS >> 1;
+    let known = (known | settled << 1) & !settled;
+    (!known & LOW) << 1 | known >> 1 & LOW
+}
+
+/// A word of the level that says what is `known` of each /24, or that of these hosts if it leads closer in vain less
+/// often. `hosts` with the bit of cells says that there are others than hosts.
+fn better(known: u64, hosts: u64) -> u64 {
     // Of as many addresses: those in these /24s, and those whose two bits are set by chance.
-    let (by_cells, by_hosts) = ((cells & LOW << 1).count_ones() * 128, hosts.count_ones().pow(2));
-    if hosts & CELLS == 0 && by_hosts <= by_cells { hosts } else { cells }
+    let closer = known >> 1 & !known & LOW;
+    let (by_cells, by_hosts) = (closer.count_ones() * 128, hosts.count_ones().pow(2));
+    if hosts & CELLS == 0 && by_hosts <= by_cells { hosts } else { pack(known) }
 }
 
 /// Whether an entry says all about the /24s in it, as far as it has the last word.
