@@ -8,6 +8,7 @@
 //! A trail that cannot be written keeps nobody from blocking an attack: it becomes a [`Trail::problem`], and what was
 //! missed is counted in the first record after it.
 
+mod budget;
 mod file;
 mod verify;
 
@@ -19,6 +20,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use budget::Budget;
 use file::File;
 pub use verify::{Verified, verify};
 

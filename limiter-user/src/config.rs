@@ -6,6 +6,7 @@ mod access;
 mod api;
 mod escalation;
 mod file;
+mod hooks;
 mod policies;
 mod problem;
 mod reader;
@@ -24,6 +25,7 @@ use crate::reports::Policy;
 pub use access::{Access, Client, ClientName, OAuth, Role};
 pub use api::Api;
 pub use escalation::Escalation;
+pub use hooks::Hook;
 pub use problem::{Problem, Problems};
 
 /// Reads a configuration. Pure: no file that it names is opened.
@@ -49,6 +51,8 @@ pub struct Config {
     /// When reports become blocks.
     pub policies: Vec<Policy>,
     pub escalation: Escalation,
+    /// Where servers report by their logs.
+    pub hooks: Vec<Hook>,
     pub capacity: Capacity,
     pub control: Control,
     /// `None`: no API over TCP.

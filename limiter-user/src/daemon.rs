@@ -35,6 +35,7 @@ use crate::dataplane::Reader;
 use crate::dataplane::kernel::{Dataplane, OpenOptions};
 use crate::enforcer::{self, Parameters, Summary};
 use crate::heap;
+use crate::hook::{self, Hooks};
 use crate::host::Lifelines;
 use crate::http::stopped;
 use crate::links::Changed;
@@ -179,12 +180,15 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let app = App::new(backend);
     let mut servers = vec![tokio::spawn(server::serve(socket, operators, app.clone(), stopping.clone()))];
     let tcp = config.api.as_ref().map(|api| Tcp::start(api, &app, &stopping));
+    let backend = hook::Backend { enforcer: enforcer.clone(), trail: trail.clone(), clock };
+    let hooks = Hooks::start(&config.hooks, &backend, &stopping);
     let (metrics_told, metrics_problem) = watch::channel(None);
     if let Some(address) = config.metrics {
         let sources = metrics::server::Sources {
             daemon: state,
             summary: enforcer.summary(),
             traffic: app.traffic(),
+            hooks: hooks.counts(),
             reader: Arc::clone(&reader),
         };
         servers.push(tokio::spawn(metrics::server::run(address, sources, stopping, metrics_told)));
@@ -203,6 +207,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         notes,
         metrics_problem,
         tcp,
+        hooks,
         access: access_too,
         trail,
         readiness,
@@ -219,12 +224,13 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         lists_due: false,
     };
     let outcome = daemon.run(hangup, requests, reloads).await;
-    let tcp = daemon.tcp.take();
+    let (tcp, hooks) = (daemon.tcp.take(), std::mem::take(&mut daemon.hooks));
     drop(daemon);
 
     stop.send_replace(true);
     servers.push(tending);
     servers.extend(tcp.into_iter().flat_map(Tcp::into_listeners));
+    servers.extend(hooks.into_tasks());
     for server in servers {
         end(server).await;
     }
@@ -288,6 +294,7 @@ struct Daemon {
     metrics_problem: watch::Receiver<Option<String>>,
     /// `None` without `[api]`.
     tcp: Option<Tcp>,
+    hooks: Hooks,
     access: Arc<Authenticator>,
     trail: Trail,
     /// For who asks whether all is well.
@@ -655,6 +662,7 @@ impl Daemon {
         let mut warnings = self.notes.clone();
         warnings.extend(self.metrics_problem.borrow().clone());
         warnings.extend(self.tcp.iter().flat_map(Tcp::problems));
+        warnings.extend(self.hooks.problems());
         warnings.extend(self.access.warnings());
         warnings.extend(self.trail.problem());
         warnings.extend(self.reload_problem.clone());

@@ -26,6 +26,7 @@ pub mod links;
 pub mod metrics;
 pub mod prefixes;
 pub mod reports;
+mod socket_file;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -10,6 +10,7 @@ use crate::control::protocol::InterfaceStatus;
 use crate::control::server::Traffic;
 use crate::dataplane::{InterfaceCounts, TableCapacity};
 use crate::enforcer::Summary;
+use crate::hook::Counts;
 
 /// What the daemon's root knows, published after every change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,4 +38,5 @@ pub struct Snapshot {
     pub counts: Vec<InterfaceCounts>,
     pub capacities: Vec<TableCapacity>,
     pub traffic: Arc<Traffic>,
+    pub hooks: Vec<Arc<Counts>>,
 }

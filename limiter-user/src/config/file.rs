@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::api;
 use super::escalation;
+use super::hooks;
 use super::policies;
 use super::problem::Problems;
 use super::reader::{self, Report, Table, Value, nearest};
@@ -76,6 +77,7 @@ fn config(mut root: Table<'_>) -> Config {
 
     let capacity = capacity(root.section("capacity"));
     let control = control(root.section("control"));
+    let hooks = hooks::read(&mut root, &control.socket);
     let api = root.optional("api").and_then(|value| api::read(&value));
     let metrics = metrics(root.section("metrics"));
     let state_directory = directory(root.section("state"), STATE);
@@ -90,6 +92,7 @@ fn config(mut root: Table<'_>) -> Config {
         lists,
         policies,
         escalation,
+        hooks,
         capacity,
         control,
         api,
@@ -102,7 +105,7 @@ fn config(mut root: Table<'_>) -> Config {
 
 /// Names that were used already, each with its key.
 #[derive(Debug, Default)]
-struct Names(Vec<(String, String)>);
+pub(super) struct Names(Vec<(String, String)>);
 
 impl Names {
     /// Whether `name` is new; a problem if not.
@@ -192,8 +195,8 @@ pub(super) fn is_name(text: &str) -> bool {
     blocklist::is_name(text)
 }
 
-/// The `name` of a list or rule: it appears in logs, owners and metrics.
-fn name(table: &mut Table<'_>, taken: &mut Names, what: &str) -> Option<String> {
+/// The `name` of a list, rule or hook: it appears in logs, owners and metrics.
+pub(super) fn name(table: &mut Table<'_>, taken: &mut Names, what: &str) -> Option<String> {
     let value = table.required("name", what)?;
     let name = value.string(what)?;
     if !is_name(name) {
@@ -262,24 +265,26 @@ fn capacity(mut table: Table<'_>) -> Capacity {
 
 fn control(mut table: Table<'_>) -> Control {
     let what = "a path for the control socket, like \"/run/limiter/limiter.sock\"";
-    let socket = table.optional("socket").and_then(|value| {
-        let socket = path(&value, what)?;
-        if socket.as_os_str().len() > MAX_SOCKET_PATH {
-            value.problem(format!(
-                "longer than the {MAX_SOCKET_PATH} bytes that the kernel takes for a socket"
-            ));
-        }
-        Some(socket)
-    });
+    let socket = table.optional("socket").and_then(|value| socket(&value, what));
     let what = "the name of a group whose members may operate, like \"limiter\"";
-    let group = table.optional("group").and_then(|value| group(&value, what));
+    let group = table.optional("group").and_then(|value| choose_group(&value, what));
     let what = "the name of a group whose members may look, like \"monitoring\"";
-    let readers = table.optional("readers").and_then(|value| self::group(&value, what));
+    let readers = table.optional("readers").and_then(|value| choose_group(&value, what));
     table.finish();
     Control { socket: socket.unwrap_or_else(|| PathBuf::from(SOCKET)), group, readers }
 }
 
-fn group(value: &Value<'_>, what: &str) -> Option<String> {
+/// The path of a Unix socket.
+pub(super) fn socket(value: &Value<'_>, what: &str) -> Option<PathBuf> {
+    let socket = path(value, what)?;
+    if socket.as_os_str().len() > MAX_SOCKET_PATH {
+        value.problem(format!("longer than the {MAX_SOCKET_PATH} bytes that the kernel takes for a socket"));
+    }
+    Some(socket)
+}
+
+/// A group, by name or number.
+pub(super) fn choose_group(value: &Value<'_>, what: &str) -> Option<String> {
     let group = value.string(what)?;
     if group.is_empty() || group.contains([':', ',', '\n', '\0']) {
         value.problem(format!("{group:?} cannot be a group; expected {what}, or leave it out"));

@@ -51,7 +51,8 @@ fn policy(mut table: Table<'_>) -> Option<Policy> {
     })
 }
 
-fn category<'a>(value: &Value<'a>, what: &str) -> Option<&'a str> {
+/// A category, as it is reported.
+pub(super) fn category<'a>(value: &Value<'a>, what: &str) -> Option<&'a str> {
     let category = value.string(what)?;
     if !is_name(category) {
         value.problem(format!(

@@ -63,6 +63,8 @@ fn the_example_holds_every_key_with_its_default() {
         (5, Nanos::from_secs(60), Length::Seconds(600))
     );
     assert_eq!((policy.per, policy.ipv6_prefix), (Per::Address, 64));
+    let group = Some("www-data".to_owned());
+    assert_eq!(full.hooks, [Hook { group, ..Hook::new("nginx", "/run/limiter/nginx.sock".into()) }]);
     assert_eq!(full.control.group.as_deref(), Some("limiter"));
 }
 
@@ -280,6 +282,31 @@ fn problems_of_policies() {
     ];
     let cases: Vec<(&str, &str)> = cases.iter().map(|(name, text)| (*name, text.as_str())).collect();
     check("problems_of_policies", &cases);
+}
+
+#[test]
+fn problems_of_hooks() {
+    let hook = |body: &str| format!("{ETH0}[[hook]]\n{body}\n");
+    let cases = [
+        ("nothing", hook("")),
+        ("wrong kinds", hook("name = 1\nsocket = 2\ngroup = 3\ncategory = 4")),
+        (
+            "not understood",
+            hook(
+                "name = \"web server\"\nsocket = \"nginx.sock\"\ngroup = \"\"\ncategory = \"a b\"\nmode = 0",
+            ),
+        ),
+        ("too long", hook(&format!("name = \"a\"\nsocket = \"/{}\"", "x".repeat(107)))),
+        (
+            "taken",
+            hook(
+                "name = \"a\"\nsocket = \"/run/a\"\n[[hook]]\nname = \"a\"\nsocket = \"/run/a\"\n[[hook]]\nname = \"b\"\nsocket = \"/run/limiter/limiter.sock\"",
+            ),
+        ),
+        ("not several", format!("{ETH0}[hook]\nname = \"a\"\n")),
+    ];
+    let cases: Vec<(&str, &str)> = cases.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    check("problems_of_hooks", &cases);
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Operators {
 }
 
 /// The number of the group that `key` of the configuration names.
-fn number(key: &str, group: Option<&str>) -> anyhow::Result<Option<u32>> {
+pub(crate) fn number(key: &str, group: Option<&str>) -> anyhow::Result<Option<u32>> {
     let Some(name) = group else { return Ok(None) };
     if let Ok(gid) = name.parse() {
         return Ok(Some(gid));

@@ -65,6 +65,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<String>) {
     note("[pins] directory", old.pins_directory == new.pins_directory);
     note("[capacity]", old.capacity == new.capacity);
     note("[audit]", old.audit == new.audit);
+    note("[[hook]]", old.hooks == new.hooks);
     // Its files are read again; sockets stay what they are.
     let api = match (&old.api, &new.api) {
         (Some(old), Some(new)) => Some(Api { listen: old.listen.clone(), ..new.clone() }),
@@ -78,6 +79,7 @@ pub(super) fn keep_fixed(old: &Config, new: Config) -> (Config, Vec<String>) {
         pins_directory: old.pins_directory.clone(),
         capacity: old.capacity,
         audit: old.audit.clone(),
+        hooks: old.hooks.clone(),
         ..new
     };
     (config, differs)
@@ -156,11 +158,12 @@ mod tests {
         new.api = Some(api("127.0.0.1:1"));
         new.pins_directory = "/elsewhere".into();
         new.capacity.sources += 1;
+        new.hooks.push(config::Hook::new("nginx", "/run/limiter/nginx.sock".into()));
         let (kept, needs_restart) = keep_fixed(&old, new.clone());
         assert_eq!(kept.interfaces, new.interfaces);
         assert_eq!((&kept.metrics, &kept.capacity), (&old.metrics, &old.capacity));
         assert_eq!(kept.pins_directory, old.pins_directory);
-        assert_eq!(kept.api, None);
-        assert_eq!(needs_restart.len(), 4, "{needs_restart:?}");
+        assert_eq!((kept.api, kept.hooks), (None, Vec::new()));
+        assert_eq!(needs_restart.len(), 5, "{needs_restart:?}");
     }
 }

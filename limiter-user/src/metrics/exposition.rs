@@ -8,6 +8,7 @@ use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Te
 
 use super::Snapshot;
 use crate::control::server::{Connection, Outcome};
+use crate::hook;
 
 /// The media type of what [`exposition`] returns.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -23,6 +24,7 @@ pub fn exposition(snapshot: &Snapshot) -> prometheus::Result<String> {
     lists(&registry, snapshot)?;
     daemon(&registry, snapshot)?;
     api(&registry, snapshot)?;
+    hooks(&registry, snapshot)?;
     TextEncoder::new().encode_to_string(&registry.gather())
 }
 
@@ -167,6 +169,22 @@ fn api(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
     )?;
     for outcome in Outcome::ALL {
         requests.with_label_values(&[outcome.label()]).inc_by(traffic.requests(outcome));
+    }
+    Ok(())
+}
+
+fn hooks(registry: &Registry, snapshot: &Snapshot) -> prometheus::Result<()> {
+    let frames = counters(
+        registry,
+        "limiter_hook_frames_total",
+        "Frames that servers sent to a hook, by what became of them",
+        &["hook", "outcome"],
+    )?;
+    for counts in &snapshot.hooks {
+        for outcome in hook::Outcome::ALL {
+            let labels = [&*counts.name, outcome.label()];
+            frames.with_label_values(&labels).inc_by(counts.frames(outcome));
+        }
     }
     Ok(())
 }

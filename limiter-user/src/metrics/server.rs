@@ -19,6 +19,7 @@ use super::{DaemonState, Snapshot};
 use crate::control::server::Traffic;
 use crate::dataplane::Reader;
 use crate::enforcer::Summary;
+use crate::hook::Counts;
 use crate::http::{Activity, Version, serve_connection, stopped};
 
 /// Connections at the same time: a handful of scrapers.
@@ -31,6 +32,7 @@ pub struct Sources {
     pub summary: watch::Receiver<Arc<Summary>>,
     pub reader: Arc<dyn Reader>,
     pub traffic: Arc<Traffic>,
+    pub hooks: Vec<Arc<Counts>>,
 }
 
 /// Between two attempts at an address that is not there: at boot, it comes with the network.
@@ -121,6 +123,7 @@ fn scrape(sources: &Sources) -> anyhow::Result<String> {
         counts: sources.reader.counts().context("cannot read the kernel's counters")?,
         capacities: sources.reader.capacities(),
         traffic: Arc::clone(&sources.traffic),
+        hooks: sources.hooks.clone(),
     };
     Ok(exposition(&snapshot)?)
 }
@@ -147,8 +150,8 @@ mod tests {
         let state = DaemonState { started: SystemTime::UNIX_EPOCH, interfaces: Vec::new(), reload };
         let (_daemon, daemon) = watch::channel(Arc::new(state));
         let (_summary, summary) = watch::channel(Arc::default());
-        let sources =
-            Sources { daemon, summary, reader: Arc::new(MemoryDataplane::new(1)), traffic: Arc::default() };
+        let reader = Arc::new(MemoryDataplane::new(1));
+        let sources = Sources { daemon, summary, reader, traffic: Arc::default(), hooks: Vec::new() };
         let (stop, stopping) = watch::channel(false);
         let (problem, mut told) = watch::channel(None::<String>);
         let server = tokio::spawn(run(address, sources, stopping, problem));

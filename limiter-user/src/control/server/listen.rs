@@ -1,23 +1,21 @@
-//! The socket file: made so that it never exists with the wrong owner or mode, and never taken from somebody who
-//! listens.
+//! The control socket: its directory and its [file](SocketFile), and never taken from somebody who listens.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::control::peers::Operators;
+use crate::socket_file::SocketFile;
 
 /// A listening socket; its file goes with it.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the file, so that nobody else's is removed.
-    identity: (u64, u64),
+    _file: SocketFile,
 }
 
 /// Listens at `path`, for `operators` only.
@@ -46,29 +44,9 @@ pub async fn bind(path: &Path, operators: Operators) -> anyhow::Result<Socket> {
         }
     }
 
-    // Made under another name and renamed: with the right owner and mode from the first moment, and in place of a
-    // stale one in one step.
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().with_context(|| format!("{shown} is not a name for a socket"))?);
-    name.push(format!(".{}", std::process::id()));
-    let hidden = path.with_file_name(name);
-    let _ = fs::remove_file(&hidden);
-    let listener =
-        UnixListener::bind(&hidden).with_context(|| format!("cannot make the control socket {shown}"))?;
-    let placed = (|| {
-        std::os::unix::fs::chown(&hidden, None, operators.group)?;
-        fs::set_permissions(&hidden, fs::Permissions::from_mode(modes(operators).1))?;
-        let metadata = fs::symlink_metadata(&hidden)?;
-        fs::rename(&hidden, path)?;
-        io::Result::Ok((metadata.dev(), metadata.ino()))
-    })();
-    match placed {
-        Ok(identity) => Ok(Socket { listener, path: path.to_owned(), identity }),
-        Err(error) => {
-            let _ = fs::remove_file(&hidden);
-            Err(error).with_context(|| format!("cannot make the control socket {shown}"))
-        }
-    }
+    let (_, mode) = modes(operators);
+    let (listener, file) = SocketFile::place(path, operators.group, mode, |path| UnixListener::bind(path))?;
+    Ok(Socket { listener, _file: file })
 }
 
 /// Makes the directory of the socket at `path`, for `operators` only. One that an earlier start made, perhaps for another
@@ -116,17 +94,6 @@ fn is_ours(directory: &Path, path: &Path) -> io::Result<bool> {
 impl Socket {
     pub(super) async fn accept(&self) -> io::Result<UnixStream> {
         Ok(self.listener.accept().await?.0)
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if ours {
-            // If it stays, the next start replaces it.
-            let _ = fs::remove_file(&self.path);
-        }
     }
 }
 

@@ -4,19 +4,17 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use axum::http::Method;
-use limiter_common::Nanos;
 
 use super::gate::{Caller, Origin, RequestId};
 use super::refusal::Refusal;
 use super::routes::Shared;
 use crate::access::Principal;
-use crate::audit::{Event, Trail};
+use crate::audit::{Budget, Event, Trail};
 use crate::control::protocol::Problem;
 use crate::enforcer::Now;
 
 /// Records a minute of those who are nobody: they could fill the trail.
 const STRANGERS: u32 = 60;
-const MINUTE: Nanos = Nanos::from_secs(60);
 
 /// A request, before it is known what it is about.
 #[derive(Debug)]
@@ -36,36 +34,12 @@ impl Asked {
 pub(super) struct Record {
     trail: Trail,
     clock: fn() -> Now,
-    strangers: Mutex<Strangers>,
-}
-
-/// How many there were.
-#[derive(Debug, Default)]
-struct Strangers {
-    begun: Nanos,
-    told: u32,
-    /// Not written down since the last that was.
-    untold: u64,
-}
-
-impl Strangers {
-    /// Whether another one is written down; then how many were not.
-    fn next(&mut self, now: Nanos) -> Option<u64> {
-        if now.saturating_sub(self.begun) >= MINUTE {
-            (self.begun, self.told) = (now, 0);
-        }
-        if self.told == STRANGERS {
-            self.untold += 1;
-            return None;
-        }
-        self.told += 1;
-        Some(std::mem::take(&mut self.untold))
-    }
+    strangers: Mutex<Budget>,
 }
 
 impl Record {
     pub(super) fn new(trail: Trail, clock: fn() -> Now) -> Self {
-        Self { trail, clock, strangers: Mutex::default() }
+        Self { trail, clock, strangers: Mutex::new(Budget::a_minute(STRANGERS)) }
     }
 
     /// Somebody could not say who they are.
@@ -126,21 +100,4 @@ pub(super) async fn done(shared: &Shared, caller: &Caller, event: Event<'_>) {
         Event { actor: &actor, owner: &owner, peer: caller.peer(), request: Some(caller.id()), ..event };
     let backend = &shared.backend;
     backend.trail.record(event, (backend.clock)().wall).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strangers_fill_no_trail() {
-        let mut strangers = Strangers::default();
-        let mut told = |second: u64| {
-            (0..100).filter_map(|_| strangers.next(Nanos::from_secs(second))).collect::<Vec<_>>()
-        };
-        assert_eq!(told(1_000), [0; 60]);
-        assert_eq!(told(1_059), [0; 0]);
-        let later = told(1_060);
-        assert_eq!((later.len(), later[0], later[1]), (60, 140, 0));
-    }
 }

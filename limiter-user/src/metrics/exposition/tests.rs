@@ -57,6 +57,7 @@ fn snapshot() -> Snapshot {
             TableCapacity { table: "prefixes_v4", capacity: 1 << 18 },
         ],
         traffic: Arc::default(),
+        hooks: vec![Arc::new(hook::Counts::new("nginx".into()))],
     }
 }
 
