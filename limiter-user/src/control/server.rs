@@ -16,6 +16,7 @@ mod record;
 mod refusal;
 mod reports;
 mod routes;
+mod shares;
 mod tcp;
 mod tokens;
 mod traffic;

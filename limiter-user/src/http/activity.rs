@@ -12,6 +12,8 @@ use tokio::time::Instant;
 pub(crate) struct Patience {
     /// For the first request of somebody who has not proven to be anybody.
     pub(crate) first: Duration,
+    /// For all of the first request, whoever it is, from the moment that the connection was accepted.
+    pub(crate) begun: Duration,
     /// From the first byte of a request to the last of its headers.
     pub(crate) headers: Duration,
     /// Between two requests.
@@ -26,17 +28,19 @@ impl Patience {
     /// With callers on this machine.
     pub(crate) const LOCAL: Self = Self {
         first: Duration::from_secs(10),
+        begun: Duration::from_secs(24 * 3600),
         headers: Duration::from_secs(10),
         idle: Duration::from_secs(30),
         stalled: Duration::from_secs(60),
         life: Duration::from_secs(24 * 3600),
     };
-    /// With callers from the network.
+    /// With callers from the network. Who does nothing useful is gone within 10 s of being accepted.
     pub(crate) const REMOTE: Self = Self {
         first: Duration::from_secs(4),
+        begun: Duration::from_secs(9),
         headers: Duration::from_secs(5),
         idle: Duration::from_secs(30),
-        stalled: Duration::from_secs(10),
+        stalled: Duration::from_secs(8),
         life: Duration::from_secs(3600),
     };
 }
@@ -57,6 +61,7 @@ pub(super) enum Standing {
 #[derive(Debug)]
 pub(crate) struct Activity {
     patience: Patience,
+    accepted: Instant,
     /// Somebody known has made a request.
     proven: AtomicBool,
     out: Notify,
@@ -66,6 +71,8 @@ pub(crate) struct Activity {
 #[derive(Debug)]
 struct State {
     begun: Instant,
+    /// A request has been answered.
+    answered: bool,
     /// Requests whose answers have not ended.
     open: usize,
     /// Those that wait for this side.
@@ -81,9 +88,18 @@ struct State {
 impl Activity {
     pub(crate) fn new(patience: Patience) -> Arc<Self> {
         let now = Instant::now();
-        let state = State { begun: now, open: 0, working: 0, quiet_since: now, heard: None, offered: now };
+        let state = State {
+            begun: now,
+            answered: false,
+            open: 0,
+            working: 0,
+            quiet_since: now,
+            heard: None,
+            offered: now,
+        };
         Arc::new(Self {
             patience,
+            accepted: now,
             proven: AtomicBool::new(false),
             out: Notify::new(),
             state: Mutex::new(state),
@@ -111,6 +127,11 @@ impl Activity {
 
     pub(crate) fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
+    }
+
+    /// When the first request has to be there as a whole; `None` if it was.
+    pub(crate) fn first_request_by(&self) -> Option<Instant> {
+        (!self.state().answered).then(|| self.accepted + self.patience.begun)
     }
 
     /// Ends the connection: its place is needed.
@@ -202,6 +223,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let mut state = self.activity.state();
+        state.answered = true;
         state.open -= 1;
         state.working -= usize::from(self.working);
         state.quiet_since = Instant::now();

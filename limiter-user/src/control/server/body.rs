@@ -1,5 +1,6 @@
-//! Request bodies, bounded in size, depth and time.
+//! Request bodies, bounded in size, depth, time and, all of them together, in memory.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -10,13 +11,14 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
+use super::shares::{Room, Roomful};
 use crate::control::protocol::ProblemKind;
 
 /// Arrays and objects within one another. What is asked for has three.
 const MAX_DEPTH: usize = 16;
 
 /// What the bodies of one caller may take.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Bounds {
     /// Bytes of a request that names a thing or two.
     pub(super) small: usize,
@@ -28,8 +30,14 @@ pub(super) struct Bounds {
     pub(super) list: usize,
     /// For each piece of a body. An import may wait for the program that feeds it.
     piece: Duration,
-    /// For all of a body, but for lists.
+    /// For all of a body; for a stream, before it has to keep up with `pace`.
     whole: Duration,
+    /// Bytes a second of a list or a stream, on average.
+    pace: u64,
+    /// When the body has to be there in any case, but for streams.
+    by: Option<Instant>,
+    /// Where bodies are kept until they are done with; `None` for as many as there are.
+    room: Option<Room>,
 }
 
 impl Bounds {
@@ -41,23 +49,32 @@ impl Bounds {
         list: 256 << 20,
         piece: Duration::from_secs(60),
         whole: Duration::from_secs(3600),
+        pace: 1,
+        by: None,
+        room: None,
     };
-    /// Of callers from the network.
-    pub(super) const REMOTE: Self = Self {
-        small: 64 << 10,
-        bulk: 1 << 20,
-        prefixes: 10_000,
-        list: 256 << 20,
-        piece: Duration::from_secs(8),
-        whole: Duration::from_secs(8),
-    };
+
+    /// Of callers from the network, whose bodies share `room`, and who may have been waited for already.
+    pub(super) fn remote(room: Room, by: Option<Instant>) -> Self {
+        Self {
+            small: 64 << 10,
+            bulk: 1 << 20,
+            prefixes: 10_000,
+            list: 256 << 20,
+            piece: Duration::from_secs(8),
+            whole: Duration::from_secs(8),
+            pace: 1 << 10,
+            by,
+            room: Some(room),
+        }
+    }
 }
 
 /// A request of at most `limit` bytes.
 pub(super) async fn json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
-    bounds: Bounds,
+    bounds: &Bounds,
     limit: usize,
 ) -> Result<T, Refusal> {
     parse(&bytes(headers, body, bounds, limit).await?)
@@ -67,9 +84,9 @@ pub(super) async fn json<T: DeserializeOwned>(
 pub(super) async fn bytes(
     headers: &HeaderMap,
     body: Body,
-    bounds: Bounds,
+    bounds: &Bounds,
     limit: usize,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Held, Refusal> {
     if let Some(stated) = headers.get(header::CONTENT_TYPE) {
         let stated = stated.to_str().unwrap_or_default();
         let media = stated.split(';').next().unwrap_or_default().trim();
@@ -81,32 +98,64 @@ pub(super) async fn bytes(
     whole(headers, body, bounds, limit).await
 }
 
-async fn whole(headers: &HeaderMap, body: Body, bounds: Bounds, limit: usize) -> Result<Vec<u8>, Refusal> {
+/// A body in memory, with the room that it takes there: to be kept until it is done with.
+pub(super) struct Held {
+    bytes: Vec<u8>,
+    room: Option<Roomful>,
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Held {
+    /// As text, whatever it says that it is.
+    pub(super) fn text(&self) -> Result<&str, Refusal> {
+        str::from_utf8(self).map_err(|error| Refusal::invalid(format!("the request is not text: {error}")))
+    }
+
+    fn add(&mut self, piece: &[u8], bounds: &Bounds) -> Result<(), Refusal> {
+        if let Some(room) = &bounds.room {
+            let Some(more) = room.take(piece.len()) else {
+                let detail = "too many large requests are under way; try again in a moment";
+                return Err(Refusal::busy(503, detail, 1));
+            };
+            match &mut self.room {
+                Some(taken) => taken.merge(more),
+                none => *none = Some(more),
+            }
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
+/// All of a body of at most `limit` bytes.
+pub(super) async fn whole(
+    headers: &HeaderMap,
+    body: Body,
+    bounds: &Bounds,
+    limit: usize,
+) -> Result<Held, Refusal> {
     let until = Instant::now() + bounds.whole;
+    let until = bounds.by.map_or(until, |by| by.min(until));
     let mut pieces = Pieces::new(headers, body, bounds, limit)?;
-    let mut bytes = Vec::new();
+    let mut held = Held { bytes: Vec::new(), room: None };
     loop {
         match tokio::time::timeout_at(until, pieces.next()).await {
             Ok(piece) => match piece? {
-                Some(piece) => bytes.extend_from_slice(&piece),
-                None => return Ok(bytes),
+                Some(piece) => held.add(&piece, bounds)?,
+                None => return Ok(held),
             },
             Err(_) => {
                 return Err(too_slow(format!("the request takes more than {} s", bounds.whole.as_secs())));
             }
         }
     }
-}
-
-/// A text of at most `limit` bytes, whatever it says that it is.
-pub(super) async fn text(
-    headers: &HeaderMap,
-    body: Body,
-    bounds: Bounds,
-    limit: usize,
-) -> Result<String, Refusal> {
-    let bytes = whole(headers, body, bounds, limit).await?;
-    String::from_utf8(bytes).map_err(|error| Refusal::invalid(format!("the request is not text: {error}")))
 }
 
 /// Reads a request that is there.
@@ -150,6 +199,9 @@ fn depth(json: &[u8]) -> usize {
 pub(super) struct Pieces {
     body: BodyDataStream,
     patience: Duration,
+    /// When it would have to be at its end if it had none, and what each byte adds to that.
+    until: Instant,
+    pace: u64,
     limit: usize,
     /// Bytes that may come still.
     left: usize,
@@ -160,24 +212,38 @@ impl Pieces {
     pub(super) fn new(
         headers: &HeaderMap,
         body: Body,
-        bounds: Bounds,
+        bounds: &Bounds,
         limit: usize,
     ) -> Result<Self, Refusal> {
         if announced(headers).is_some_and(|length| length > limit as u64) {
             return Err(too_large(limit));
         }
-        Ok(Self { body: body.into_data_stream(), patience: bounds.piece, limit, left: limit })
+        Ok(Self {
+            body: body.into_data_stream(),
+            patience: bounds.piece,
+            until: Instant::now() + bounds.whole,
+            pace: bounds.pace,
+            limit,
+            left: limit,
+        })
     }
 
     /// The next piece; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        match tokio::time::timeout(self.patience, self.body.next()).await {
+        let received = (self.limit - self.left) as u64;
+        let paced = self.until + Duration::from_secs(received / self.pace);
+        let patient = Instant::now() + self.patience;
+        match tokio::time::timeout_at(patient.min(paced), self.body.next()).await {
             Ok(None) => Ok(None),
             Ok(Some(Ok(piece))) => {
                 self.left = self.left.checked_sub(piece.len()).ok_or_else(|| too_large(self.limit))?;
                 Ok(Some(piece))
             }
             Ok(Some(Err(error))) => Err(Refusal::invalid(format!("the request broke off: {error}"))),
+            Err(_) if paced < patient => Err(too_slow(format!(
+                "the request comes too slowly; send at least {} bytes a second",
+                self.pace
+            ))),
             Err(_) => Err(too_slow(format!("nothing of the request came for {} s", self.patience.as_secs()))),
         }
     }

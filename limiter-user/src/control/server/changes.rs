@@ -57,7 +57,7 @@ async fn add(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let bytes = body::bytes(&headers, body, caller.bounds, caller.bounds.bulk).await?;
+    let bytes = body::bytes(&headers, body, &caller.bounds, caller.bounds.bulk).await?;
     let once = Once::of(&headers, &caller, (action.label(), "add"), &bytes)?;
     shared.once.clone().answer(once, added(action, shared, caller, bytes)).await
 }
@@ -66,7 +66,7 @@ async fn added(
     action: Action,
     shared: Shared,
     caller: Caller,
-    bytes: Vec<u8>,
+    bytes: body::Held,
 ) -> Result<AddResponse, Refusal> {
     let request: AddRequest = body::parse(&bytes)?;
     if request.seconds == Some(0) {
@@ -112,7 +112,7 @@ async fn remove(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let bytes = body::bytes(&headers, body, caller.bounds, caller.bounds.bulk).await?;
+    let bytes = body::bytes(&headers, body, &caller.bounds, caller.bounds.bulk).await?;
     let once = Once::of(&headers, &caller, (action.label(), "remove"), &bytes)?;
     shared.once.clone().answer(once, removed(action, shared, caller, bytes)).await
 }
@@ -121,7 +121,7 @@ async fn removed(
     action: Action,
     shared: Shared,
     caller: Caller,
-    bytes: Vec<u8>,
+    bytes: body::Held,
 ) -> Result<RemoveResponse, Refusal> {
     let request: RemoveRequest = body::parse(&bytes)?;
     let prefixes = request.prefixes.clone();
@@ -160,7 +160,8 @@ pub(super) async fn import(
     if query.seconds == Some(0) {
         return Err(Refusal::invalid("for must be at least 1 second, or absent for good"));
     }
-    let Ok(_place) = shared.imports.try_acquire() else {
+    let places = &shared.imports[usize::from(caller.peer().is_some())];
+    let Ok(_place) = places.try_acquire() else {
         return Err(Refusal::busy(503, "other imports are under way; try again in a moment", 5));
     };
     // Who may import only so much shall not make room for more.
@@ -201,7 +202,7 @@ async fn parse(
     mut estimate: Option<Estimate>,
     enforcer: enforcer::Handle,
 ) -> Result<Parsed, Refusal> {
-    let mut pieces = body::Pieces::new(headers, body, caller.bounds, caller.bounds.list)?;
+    let mut pieces = body::Pieces::new(headers, body, &caller.bounds, caller.bounds.list)?;
     let (send, mut arrived) = mpsc::channel::<Bytes>(PIECES);
     let parsing = tokio::task::spawn_blocking(move || {
         let mut parser = Parser::default();

@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{FromRequestParts, Request, State};
@@ -13,12 +12,12 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
-use tokio::sync::Semaphore;
 
 use super::Backend;
 use super::body::Bounds;
 use super::record::{Asked, Record};
 use super::refusal::{Refusal, written};
+use super::shares::{Room, Shares, Taken};
 use super::traffic::{Outcome, Traffic};
 use crate::access::{Authenticator, Certificate, Need, Principal};
 use crate::control::peers::Role;
@@ -26,11 +25,6 @@ use crate::control::protocol::ProblemKind;
 use crate::enforcer::{self, Now};
 use crate::http::Activity;
 
-/// Requests from the network that are worked on at a time: as many as there may be connections, so that slow bodies over
-/// HTTP/1.1 cannot take all of them.
-const MAX_REQUESTS: usize = 256;
-/// What a request waits for a place among them.
-const WAIT: Duration = Duration::from_secs(1);
 /// The longest id of a request that is taken over.
 const MAX_ID: usize = 64;
 /// For anybody who asks whether the daemon is well.
@@ -97,7 +91,12 @@ impl<S: Sync> FromRequestParts<S> for Caller {
             Some(Origin::Network { peer, .. }) => Some(*peer),
             Some(Origin::Socket { .. }) | None => None,
         };
-        Ok(Self { principal: Arc::clone(principal), bounds: *bounds, id: RequestId::clone(id), peer })
+        Ok(Self {
+            principal: Arc::clone(principal),
+            bounds: Bounds::clone(bounds),
+            id: RequestId::clone(id),
+            peer,
+        })
     }
 }
 
@@ -106,7 +105,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 pub(super) struct Gate {
     access: Arc<Authenticator>,
     clock: fn() -> Now,
-    requests: Arc<Semaphore>,
+    shares: Arc<Shares>,
+    room: Room,
     traffic: Arc<Traffic>,
     record: Arc<Record>,
 }
@@ -116,7 +116,8 @@ impl Gate {
         Self {
             access: Arc::clone(&backend.access),
             clock: backend.clock,
-            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            shares: Arc::default(),
+            room: Room::default(),
             traffic,
             record: Arc::new(Record::new(backend.trail.clone(), backend.clock)),
         }
@@ -165,7 +166,9 @@ pub(super) async fn identified(
     let asked = Asked { method: request.method().clone(), path: request.uri().path().to_owned(), id };
     let (bounds, peer) = match &origin {
         Origin::Socket { .. } => (Bounds::LOCAL, None),
-        Origin::Network { peer, .. } => (Bounds::REMOTE, Some(*peer)),
+        Origin::Network { peer, activity, .. } => {
+            (Bounds::remote(gate.room.clone(), activity.first_request_by()), Some(*peer))
+        }
     };
     let principal = match gate.identify(&origin, request.headers()) {
         Ok(principal) => Arc::new(principal),
@@ -178,9 +181,14 @@ pub(super) async fn identified(
     request.extensions_mut().insert(bounds);
     let response = match peer {
         None => next.run(request).await,
-        Some(_) => match tokio::time::timeout(WAIT, gate.requests.acquire()).await {
-            Ok(Ok(_place)) => next.run(request).await,
-            Ok(Err(_)) | Err(_) => {
+        Some(_) => match gate.shares.take(&principal.actor()).await {
+            Ok(_place) => next.run(request).await,
+            Err(Taken::Own) => {
+                let detail =
+                    "too many requests of the caller are under way; wait for answers to some of them";
+                Refusal::busy(429, detail, 1).into_response()
+            }
+            Err(Taken::All) => {
                 Refusal::busy(503, "too many requests are under way; try again in a moment", 1)
                     .into_response()
             }

@@ -34,7 +34,7 @@ pub(super) async fn report(
     if is_stream(&headers) {
         return Ok(Json(stream(&shared, &caller, &headers, body).await?).into_response());
     }
-    let bytes = body::bytes(&headers, body, caller.bounds, caller.bounds.bulk).await?;
+    let bytes = body::bytes(&headers, body, &caller.bounds, caller.bounds.bulk).await?;
     let once = Once::of(&headers, &caller, ("report", "add"), &bytes)?;
     shared.once.clone().answer(once, all(&shared, &caller, &bytes)).await
 }
@@ -73,7 +73,7 @@ async fn stream(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<ReportResponse, Refusal> {
-    let mut pieces = Pieces::new(headers, body, caller.bounds, caller.bounds.list)?;
+    let mut pieces = Pieces::new(headers, body, &caller.bounds, caller.bounds.list)?;
     let mut response = ReportResponse::default();
     let (mut rest, mut reports, mut number) = (Vec::new(), Vec::new(), 0_u64);
     loop {

@@ -29,14 +29,15 @@ use crate::control::protocol::{
 use crate::dataplane::InterfaceCounts;
 use crate::enforcer::Question;
 
-/// Imports that are held in memory at a time.
-const MAX_IMPORTS: usize = 2;
+/// Imports that are held in memory at a time, from this machine and from the network: who is far and slow does not keep
+/// an operator waiting.
+const MAX_IMPORTS: [usize; 2] = [2, 1];
 
 /// What all handlers have.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) backend: Backend,
-    pub(super) imports: Arc<Semaphore>,
+    pub(super) imports: [Arc<Semaphore>; 2],
     pub(super) once: Answers,
 }
 
@@ -47,7 +48,8 @@ pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 /// Every route with what it asks of its callers. Connections add an [`super::gate::Origin`].
 pub(super) fn router(backend: Backend, gate: Gate) -> Router {
-    let shared = Shared { backend, imports: Arc::new(Semaphore::new(MAX_IMPORTS)), once: Answers::default() };
+    let imports = MAX_IMPORTS.map(|number| Arc::new(Semaphore::new(number)));
+    let shared = Shared { backend, imports, once: Answers::default() };
     Router::new()
         .route("/v1/blocks", read(get(listing::blocks)).merge(block(post(changes::add_blocks))))
         .route("/v1/blocks/remove", block(post(changes::remove_blocks)))
@@ -92,8 +94,8 @@ fn allow(methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
 
 /// Whether a text would be a configuration. Pure: no file that it names is opened.
 async fn check(caller: Caller, headers: HeaderMap, body: Body) -> Answer<Checked> {
-    let text = body::text(&headers, body, caller.bounds, caller.bounds.bulk).await?;
-    match config::parse(&text, std::path::Path::new("(request)")) {
+    let held = body::whole(&headers, body, &caller.bounds, caller.bounds.bulk).await?;
+    match config::parse(held.text()?, std::path::Path::new("(request)")) {
         Ok(_) => Ok(Json(Checked { ok: true })),
         Err(problems) => {
             let mut refusal = Refusal::new(ProblemKind::Invalid, 422, "the configuration has problems");
@@ -199,7 +201,7 @@ async fn detach(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<Detached> {
-    let request: DetachRequest = body::json(&headers, body, caller.bounds, caller.bounds.small).await?;
+    let request: DetachRequest = body::json(&headers, body, &caller.bounds, caller.bounds.small).await?;
     let (reply, answer) = oneshot::channel();
     shared.ask(Request::Detach(request, reply)).await?;
     let detached = answer.await.map_err(Refusal::stopping)??;

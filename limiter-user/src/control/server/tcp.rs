@@ -22,7 +22,7 @@ use crate::http::{Activity, Patience, Version, serve_connection, stopped};
 use crate::tls::{self, H2, Identity};
 
 /// For the handshake of TLS.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE: Duration = Duration::from_secs(4);
 /// Between two attempts at an address that is not there: at boot, it comes with the network.
 const PAUSE: Duration = Duration::from_secs(5);
 

@@ -29,7 +29,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<NewToken> {
-    let request: TokenRequest = body::json(&headers, body, caller.bounds, caller.bounds.small).await?;
+    let request: TokenRequest = body::json(&headers, body, &caller.bounds, caller.bounds.small).await?;
     let made = on_disk(&shared, &caller, move |access, who, now| {
         access.tokens().create(wanted(&request, who, now)?, now).map_err(refusal)
     });
@@ -73,7 +73,7 @@ pub(super) async fn rotate(
     body: Body,
 ) -> Answer<NewToken> {
     let RotateRequest { overlap_seconds } =
-        body::json(&headers, body, caller.bounds, caller.bounds.small).await?;
+        body::json(&headers, body, &caller.bounds, caller.bounds.small).await?;
     let made = on_disk(&shared, &caller, move |access, who, now| {
         let tokens = access.tokens();
         // Whoever rotates a token has it.
