@@ -13,6 +13,7 @@ pub use tokens::{NewToken, RotateRequest, Token, TokenList, TokenRequest};
 
 /// Asks for addresses or prefixes to be blocked or allowed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AddRequest {
     pub prefixes: Vec<String>,
@@ -39,6 +40,7 @@ pub struct AddRequest {
 
 /// All of them are durable and in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct AddResponse {
     /// New.
     pub added: u64,
@@ -56,6 +58,7 @@ pub struct AddResponse {
 
 /// A block whose time depends on those before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Escalated {
     pub prefix: String,
     /// From 1: the step of the ladder.
@@ -65,6 +68,7 @@ pub struct Escalated {
 
 /// Asks for claims to be taken back. Those of others stay in force, and are told.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RemoveRequest {
     pub prefixes: Vec<String>,
@@ -83,6 +87,7 @@ pub struct RemoveRequest {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct RemoveResponse {
     pub removed: u64,
     /// Prefixes that were not there under this owner.
@@ -94,6 +99,7 @@ pub struct RemoveResponse {
 
 /// One owner's word on one prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Claim {
     pub prefix: String,
     pub action: Action,
@@ -124,6 +130,7 @@ pub struct Claim {
 
 /// Part of a list of claims, in the order of addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ClaimPage {
     pub claims: Vec<Claim>,
     /// The `cursor` of the next page; absent at the end. With `owner`, a page may have fewer than asked for, and others
@@ -134,6 +141,7 @@ pub struct ClaimPage {
 
 /// A text that would be a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Checked {
     /// Else the answer is a problem.
     pub ok: bool,
@@ -141,6 +149,7 @@ pub struct Checked {
 
 /// What would happen to a packet, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Explanation {
     pub address: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,6 +172,7 @@ pub struct Explanation {
 
 /// What an owner remembers of an address that it blocked before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Offence {
     pub owner: String,
     /// The address, or the IPv6 /64 that counts as one.
@@ -176,6 +186,7 @@ pub struct Offence {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct AppliedLimit {
     pub interface: String,
     pub rule: String,
@@ -184,6 +195,7 @@ pub struct AppliedLimit {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Status {
     /// Lists are loaded and every configured interface is protected.
     pub ready: bool,
@@ -204,6 +216,7 @@ pub struct Status {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct InterfaceStatus {
     pub name: String,
     pub protected: bool,
@@ -218,6 +231,7 @@ pub struct InterfaceStatus {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct TableStatus {
     pub table: String,
     pub entries: u64,
@@ -225,6 +239,7 @@ pub struct TableStatus {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ListStatus {
     pub name: String,
     pub action: Action,
@@ -235,17 +250,20 @@ pub struct ListStatus {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Counters {
     pub interfaces: Vec<InterfaceCounters>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct InterfaceCounters {
     pub interface: String,
     pub reasons: Vec<ReasonCount>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ReasonCount {
     pub reason: String,
     pub action: String,
@@ -254,6 +272,7 @@ pub struct ReasonCount {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Reloaded {
     /// What is different now, as sentences; empty if nothing.
     pub changes: Vec<String>,
@@ -263,6 +282,7 @@ pub struct Reloaded {
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DetachRequest {
     /// All if empty.
@@ -271,12 +291,14 @@ pub struct DetachRequest {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Detached {
     pub interfaces: Vec<String>,
 }
 
 /// Problem details (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Problem {
     /// Names the kind; see [`ProblemKind`].
     #[serde(rename = "type")]
@@ -291,6 +313,7 @@ pub struct Problem {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
     /// The request cannot be understood: exit code 2.

@@ -12,6 +12,7 @@ mod hits;
 mod idempotency;
 mod listen;
 mod listing;
+mod openapi;
 mod record;
 mod refusal;
 mod reports;

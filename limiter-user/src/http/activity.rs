@@ -37,7 +37,7 @@ impl Patience {
     /// With callers from the network. Who does nothing useful is gone within 10 s of being accepted.
     pub(crate) const REMOTE: Self = Self {
         first: Duration::from_secs(4),
-        begun: Duration::from_secs(9),
+        begun: Duration::from_secs(8),
         headers: Duration::from_secs(5),
         idle: Duration::from_secs(30),
         stalled: Duration::from_secs(8),

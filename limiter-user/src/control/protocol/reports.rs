@@ -6,13 +6,16 @@ use serde::{Deserialize, Serialize};
 
 /// Says what an address did. Policies of the configuration decide when that is enough for a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// The peer of the connection; never what a header says, unless a proxy of yours wrote it.
+    #[cfg_attr(test, schema(value_type = String, format = "ip"))]
     pub address: IpAddr,
     /// As in a `[[policy]]`: `login_failed`.
     pub category: String,
     /// How much it counts; 1 if absent.
+    #[cfg_attr(test, schema(required = false))]
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub weight: u32,
     /// The user account it was about. Kept as a hash, and only while it counts.
@@ -34,6 +37,7 @@ fn is_one(weight: &u32) -> bool {
 
 /// What reports led to. The blocks are durable and in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ReportResponse {
     /// Reports that a policy counted.
     pub counted: u64,
@@ -65,6 +69,7 @@ impl ReportResponse {
 
 /// A block that a policy made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Blocked {
     pub prefix: String,
     pub seconds: u64,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Asks for a token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// Whose it is: claims belong to `app:NAME`. 1 to 64 of `A-Z a-z 0-9 - _ .`.
@@ -31,6 +32,7 @@ pub struct TokenRequest {
 
 /// What may be known of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Token {
     pub id: String,
     pub name: String,
@@ -62,6 +64,7 @@ pub struct Token {
 
 /// A token with its secret, which is told only now.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NewToken {
     /// `lmt_ID_SECRET`, for `Authorization: Bearer`.
     pub token: String,
@@ -78,12 +81,14 @@ impl fmt::Debug for NewToken {
 
 /// All tokens, and for a month those that were revoked or have expired.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct TokenList {
     pub tokens: Vec<Token>,
 }
 
 /// Asks for a new secret of a token.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RotateRequest {
     /// For so long, the former secret is good, too; at most 30 days. Absent or 0: it ends at once.

@@ -1,4 +1,4 @@
-//! Requests to answers. The table is in [`crate::control`].
+//! Requests to answers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use axum::handler::Handler;
 use axum::http::HeaderMap;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -18,7 +19,7 @@ use super::body;
 use super::gate::{self, Caller, Gate, needs};
 use super::idempotency::Answers;
 use super::refusal::Refusal;
-use super::{Backend, Request, changes, listing, record, reports, tokens};
+use super::{Backend, Request, changes, listing, openapi, record, reports, tokens};
 use crate::access::Need;
 use crate::audit::Event;
 use crate::config;
@@ -46,29 +47,12 @@ const TOLD: usize = 100;
 
 pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
-/// Every route with what it asks of its callers. Connections add an [`super::gate::Origin`].
+/// All routes, behind the gate. Connections add an [`super::gate::Origin`].
 pub(super) fn router(backend: Backend, gate: Gate) -> Router {
     let imports = MAX_IMPORTS.map(|number| Arc::new(Semaphore::new(number)));
     let shared = Shared { backend, imports, once: Answers::default() };
-    Router::new()
-        .route("/v1/blocks", read(get(listing::blocks)).merge(block(post(changes::add_blocks))))
-        .route("/v1/blocks/remove", block(post(changes::remove_blocks)))
-        .route("/v1/blocks/import", block(post(changes::import)))
-        .route("/v1/allows", read(get(listing::allows)).merge(allow(post(changes::add_allows))))
-        .route("/v1/allows/remove", allow(post(changes::remove_allows)))
-        .route("/v1/reports", needs(Need::Report, post(reports::report)))
-        .route("/v1/explain", read(get(explain)))
-        .route("/v1/lookup/{address}", read(get(lookup)))
-        .route("/v1/status", read(get(status)))
-        .route("/v1/counters", read(get(counters)))
-        .route("/v1/config/check", needs(Need::Config, post(check)))
-        .route("/v1/reload", needs(Need::Config, post(reload)))
-        .route("/v1/detach", needs(Need::Admin, post(detach)))
-        .route("/v1/tokens", needs(Need::Admin, post(tokens::create).get(tokens::list)))
-        .route("/v1/tokens/{id}/revoke", needs(Need::Admin, post(tokens::revoke)))
-        .route("/v1/tokens/{id}/rotate", needs(Need::Admin, post(tokens::rotate)))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
+    routes()
+        .router
         .fallback(async || {
             Refusal::new(ProblemKind::NotFound, 404, "there is no such resource; see /v1/openapi.json")
         })
@@ -80,16 +64,73 @@ pub(super) fn router(backend: Backend, gate: Gate) -> Router {
         .with_state(shared)
 }
 
-fn read(methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
-    needs(Need::Read, methods)
+/// Every route with what it asks of its callers. `openapi/operations.rs` says what they are for.
+pub(super) fn routes() -> Routes {
+    const BLOCK: Need = Need::Block(None);
+    const ALLOW: Need = Need::Allow(None);
+    Routes::default()
+        .get("/v1/blocks", Need::Read, listing::blocks)
+        .post("/v1/blocks", BLOCK, changes::add_blocks)
+        .post("/v1/blocks/remove", BLOCK, changes::remove_blocks)
+        .post("/v1/blocks/import", BLOCK, changes::import)
+        .get("/v1/allows", Need::Read, listing::allows)
+        .post("/v1/allows", ALLOW, changes::add_allows)
+        .post("/v1/allows/remove", ALLOW, changes::remove_allows)
+        .post("/v1/reports", Need::Report, reports::report)
+        .get("/v1/explain", Need::Read, explain)
+        .get("/v1/lookup/{address}", Need::Read, lookup)
+        .get("/v1/status", Need::Read, status)
+        .get("/v1/counters", Need::Read, counters)
+        .post("/v1/config/check", Need::Config, check)
+        .post("/v1/reload", Need::Config, reload)
+        .post("/v1/detach", Need::Admin, detach)
+        .get("/v1/tokens", Need::Admin, tokens::list)
+        .post("/v1/tokens", Need::Admin, tokens::create)
+        .post("/v1/tokens/{id}/revoke", Need::Admin, tokens::revoke)
+        .post("/v1/tokens/{id}/rotate", Need::Admin, tokens::rotate)
+        .get("/v1/openapi.json", Need::Read, async || openapi::description())
+        .probe("/healthz", async || "ok\n")
+        .probe("/readyz", ready)
 }
 
-fn block(methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
-    needs(Need::Block(None), methods)
+/// A router whose routes are known, so that their description can be compared with them.
+#[derive(Default)]
+pub(super) struct Routes {
+    router: Router<Shared>,
+    /// Method, path, and what is asked of callers; `None` for nothing.
+    #[cfg(test)]
+    pub(super) known: Vec<(&'static str, &'static str, Option<Need>)>,
 }
 
-fn allow(methods: MethodRouter<Shared>) -> MethodRouter<Shared> {
-    needs(Need::Allow(None), methods)
+impl Routes {
+    fn get<T: 'static>(self, path: &'static str, need: Need, handler: impl Handler<T, Shared>) -> Self {
+        self.route(("get", path), Some(need), get(handler))
+    }
+
+    fn post<T: 'static>(self, path: &'static str, need: Need, handler: impl Handler<T, Shared>) -> Self {
+        self.route(("post", path), Some(need), post(handler))
+    }
+
+    /// For anybody.
+    fn probe<T: 'static>(self, path: &'static str, handler: impl Handler<T, Shared>) -> Self {
+        self.route(("get", path), None, get(handler))
+    }
+
+    fn route(
+        mut self,
+        (_method, path): (&'static str, &'static str),
+        need: Option<Need>,
+        handler: MethodRouter<Shared>,
+    ) -> Self {
+        #[cfg(test)]
+        self.known.push((_method, path, need));
+        let handler = match need {
+            Some(need) => needs(need, handler),
+            None => handler,
+        };
+        self.router = self.router.route(path, handler);
+        self
+    }
 }
 
 /// Whether a text would be a configuration. Pure: no file that it names is opened.

@@ -1,12 +1,13 @@
 //! The API over TCP: connections are let in by the [`Doors`], agree on TLS within a deadline, and are served.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Extension;
 use limiter_common::Nanos;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +24,9 @@ use crate::tls::{self, H2, Identity};
 
 /// For the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(4);
+/// Connections that wait for being accepted. Of more, the kernel drops the last packet of the handshake, whoever's it is,
+/// and the peer tries again after a second.
+const BACKLOG: u32 = 1024;
 /// Between two attempts at an address that is not there: at boot, it comes with the network.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -161,7 +165,7 @@ async fn listen(
         () = stopped(&mut stop) => return,
     }
     let listener = loop {
-        match TcpListener::bind(address).await {
+        match bind(address) {
             Ok(listener) => break listener,
             Err(error) => {
                 let sentence = format!(
@@ -182,6 +186,15 @@ async fn listen(
     told.send_replace(Socket::At(listener.local_addr().unwrap_or(address)));
     tracing::info!("the API is served at {address}");
     serve(listener, entrance, stop).await;
+}
+
+/// The kernel's bound is `net.core.somaxconn`.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Connections of the daemon before need not have ended.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until the daemon stops, then for as long as answers are under way.
