@@ -146,6 +146,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
         boot_id: host::boot_id()?,
         clock: host::now,
         lifelines: Lifelines::gather,
+        peers: host::tcp_peers,
     };
     let (enforcer, _) = tokio::task::spawn_blocking(move || enforcer::start(parameters))
         .await

@@ -52,6 +52,8 @@ pub struct Parameters {
     pub clock: fn() -> Now,
     /// [`Lifelines::gather`], or something else in tests.
     pub lifelines: fn() -> anyhow::Result<Lifelines>,
+    /// [`crate::host::tcp_peers`], or something else in tests.
+    pub peers: fn() -> anyhow::Result<Vec<Address>>,
 }
 
 /// What the start found and did.
@@ -80,6 +82,7 @@ pub struct Started {
 pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
     let (to_worker, commands) = mpsc::channel();
     let (publish, summary) = watch::channel(Arc::default());
+    let peers = parameters.peers;
     let (worker, started) = Worker::new(parameters, publish)?;
     // What was read and compared is large, and gone only now.
     heap::give_back();
@@ -89,7 +92,7 @@ pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
         // Everything is closed by now. An error means that nobody waits any more.
         let _ = waits.map(|waits| waits.send(()));
     })?;
-    Ok((Handle { to_worker, summary }, started))
+    Ok((Handle { to_worker, summary, peers }, started))
 }
 
 /// Who asks. Whether they may is the control server's business, but for what needs an operator.
@@ -119,6 +122,8 @@ pub struct ImportOptions {
     pub ssh_peer: Option<String>,
     /// See [`AddRequest::owner`].
     pub owner: Option<String>,
+    /// See [`AddRequest::dry_run`].
+    pub dry_run: bool,
 }
 
 /// Where a listing goes on: behind the claim of an owner on a prefix, or behind all claims on it. As text `PREFIX@OWNER`
@@ -278,13 +283,20 @@ impl From<Error> for Problem {
     }
 }
 
-/// What the thread is asked.
+/// What a dry run looks at.
+#[derive(Debug, Clone)]
+struct Rehearsal {
+    /// Who has a TCP connection with this machine. `None` if the kernel does not say.
+    peers: Option<Vec<Address>>,
+}
+
+/// What the thread is asked. With a [`Rehearsal`], nothing is changed.
 enum Command {
-    Add(Action, AddRequest, Caller, Reply<AddResponse>),
-    Remove(Action, RemoveRequest, Caller, Reply<RemoveResponse>),
+    Add(Action, AddRequest, Option<Rehearsal>, Caller, Reply<AddResponse>),
+    Remove(Action, RemoveRequest, Option<Rehearsal>, Caller, Reply<RemoveResponse>),
     /// Prefixes of a list that is on its way, by family.
     Prepare([usize; 2]),
-    Import(Action, config::lists::Parsed, ImportOptions, Caller, Reply<AddResponse>),
+    Import(Action, config::lists::Parsed, ImportOptions, Option<Rehearsal>, Caller, Reply<AddResponse>),
     Report(Vec<Report>, Option<u64>, Caller, Reply<ReportResponse>),
     Page(Action, Option<Owner>, Option<Cursor>, usize, Reply<Page>),
     Lookup(Address, Reply<(Lookup, Arc<Config>)>),
@@ -299,6 +311,7 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub struct Handle {
     to_worker: mpsc::Sender<Command>,
     summary: watch::Receiver<Arc<Summary>>,
+    peers: fn() -> anyhow::Result<Vec<Address>>,
 }
 
 impl Handle {
@@ -314,7 +327,8 @@ impl Handle {
         request: AddRequest,
         caller: Caller,
     ) -> Result<AddResponse, Error> {
-        self.ask(|reply| Command::Add(action, request, caller, reply)).await
+        let rehearsal = self.rehearsal(request.dry_run).await?;
+        self.ask(|reply| Command::Add(action, request, rehearsal, caller, reply)).await
     }
 
     /// Takes back claims of the caller, or of the owner that the request names. What others claim stays, and is told.
@@ -328,7 +342,8 @@ impl Handle {
         request: RemoveRequest,
         caller: Caller,
     ) -> Result<RemoveResponse, Error> {
-        self.ask(|reply| Command::Remove(action, request, caller, reply)).await
+        let rehearsal = self.rehearsal(request.dry_run).await?;
+        self.ask(|reply| Command::Remove(action, request, rehearsal, caller, reply)).await
     }
 
     /// Tells that [a list](Self::import) of about so many prefixes is on its way, by family, so that the kernel's tables
@@ -351,7 +366,8 @@ impl Handle {
         options: ImportOptions,
         caller: Caller,
     ) -> Result<AddResponse, Error> {
-        self.ask(|reply| Command::Import(action, parsed, options, caller, reply)).await
+        let rehearsal = self.rehearsal(options.dry_run).await?;
+        self.ask(|reply| Command::Import(action, parsed, options, rehearsal, caller, reply)).await
     }
 
     /// Counts what applications report, and blocks what policies say, as claims of the caller; for `most` seconds at the
@@ -433,6 +449,18 @@ impl Handle {
             // An error means that the thread ended otherwise.
             let _ = ended.await;
         }
+    }
+
+    /// For a dry run, who is connected: asked for here, since it takes a while on a busy machine.
+    async fn rehearsal(&self, dry_run: bool) -> Result<Option<Rehearsal>, Error> {
+        if !dry_run {
+            return Ok(None);
+        }
+        let peers = blocking(self.peers).await?;
+        if let Err(error) = &peers {
+            tracing::warn!("who is connected is not known: {error:#}");
+        }
+        Ok(Some(Rehearsal { peers: peers.ok() }))
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {

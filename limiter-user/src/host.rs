@@ -1,5 +1,7 @@
 //! What this machine says of itself: its clocks, and the addresses without which nobody reaches it.
 
+mod tcp;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
@@ -13,6 +15,7 @@ use rtnetlink::RouteMessageBuilder;
 
 use crate::admission::Guards;
 use crate::enforcer::Now;
+pub use tcp::tcp_peers;
 
 /// Where DNS servers are named; the second has the real ones where the first names systemd's stub.
 const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];

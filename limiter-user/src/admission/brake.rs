@@ -63,9 +63,11 @@ impl Brake {
     ///
     /// If they are too many at `now`.
     pub fn take(&mut self, blocks: u64, now: Nanos) -> Result<(), Braked> {
-        let Some(most) = self.most.filter(|_| blocks > 0) else { return Ok(()) };
-        if blocks > self.left(now) {
-            return Err(self.refuse(blocks, most, now));
+        if let Err(braked) = self.check(blocks, now) {
+            return Err(self.refuse(blocks, braked, now));
+        }
+        if self.most.is_none() || blocks == 0 {
+            return Ok(());
         }
         let second = second(now);
         match self.seconds.back_mut().filter(|(last, _)| *last >= second) {
@@ -76,20 +78,31 @@ impl Brake {
         Ok(())
     }
 
-    fn refuse(&mut self, blocks: u64, most: u64, now: Nanos) -> Braked {
-        let begins = self.last.is_none_or(|last| now.saturating_sub(last) > PAUSE);
-        if self.last.is_none_or(|last| now.saturating_sub(last) > TOLD) {
-            self.refused = 0;
-        }
-        self.last = Some(now);
-        self.refused = self.refused.saturating_add(blocks);
+    /// Whether [`Self::take`] would count `blocks`. Nothing is.
+    ///
+    /// # Errors
+    ///
+    /// If they are too many at `now`.
+    pub fn check(&mut self, blocks: u64, now: Nanos) -> Result<(), Braked> {
+        let left = self.left(now);
+        let Some(most) = self.most.filter(|_| blocks > left) else { return Ok(()) };
         let mut sum = self.sum;
         let enough = self.seconds.iter().find(|(_, count)| {
             sum -= count;
             sum.saturating_add(blocks) <= most
         });
         let wait = enough.map(|(then, _)| Duration::from_secs((then + WINDOW).saturating_sub(second(now))));
-        Braked { most, wait, begins }
+        Err(Braked { most, wait, begins: false })
+    }
+
+    fn refuse(&mut self, blocks: u64, braked: Braked, now: Nanos) -> Braked {
+        let begins = self.last.is_none_or(|last| now.saturating_sub(last) > PAUSE);
+        if self.last.is_none_or(|last| now.saturating_sub(last) > TOLD) {
+            self.refused = 0;
+        }
+        self.last = Some(now);
+        self.refused = self.refused.saturating_add(blocks);
+        Braked { begins, ..braked }
     }
 
     /// How many were refused of late, if any, and what there may be in a minute.

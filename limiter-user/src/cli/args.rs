@@ -180,9 +180,11 @@ pub enum Block {
     ///   limiter block add 192.0.2.7 2001:db8:bad::/48 --for 4h --reason "scanner"
     ///   generate-offenders | limiter block add - --for 10m
     ///   limiter block add 192.0.2.7 --for escalate --owner fail2ban:sshd
+    ///   limiter block add 192.0.2.0/24 --dry-run
     ///
     /// All of them or none. What is blocked already gets the new reason and end. With `--for escalate`, whoever comes
-    /// back after a block is blocked for longer, as [escalation] of the configuration says.
+    /// back after a block is blocked for longer, as [escalation] of the configuration says. With --dry-run, nothing is changed: it says what would
+    /// be, and how many hosts that are connected by TCP would be cut off.
     #[command(verbatim_doc_comment)]
     Add(Add),
     /// Take blocks off again
@@ -224,6 +226,7 @@ pub enum Block {
     /// Examples:
     ///   limiter block import drop.txt --for 7d --reason "feed of today"
     ///   fetch-a-feed | limiter block import - --for 1d
+    ///   limiter block import drop.txt --dry-run
     ///
     /// One a line; `#` and `;` start comments. All of them or none.
     #[command(verbatim_doc_comment)]
@@ -283,6 +286,9 @@ pub struct Add {
     /// Past the guards: own addresses, gateway, DNS, SSH peer, protected prefixes, very wide prefixes
     #[arg(long)]
     pub force: bool,
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -320,6 +326,9 @@ pub struct Remove {
     /// With --all, do not ask
     #[arg(long, requires = "all")]
     pub yes: bool,
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -352,6 +361,9 @@ pub struct Import {
     /// Past the guards: own addresses, gateway, DNS, SSH peer, protected prefixes, very wide prefixes
     #[arg(long)]
     pub force: bool,
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

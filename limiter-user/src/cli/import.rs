@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::cli::Session;
 use crate::cli::args::Import;
 use crate::cli::failure::{Exit, Failure, Stop};
-use crate::cli::render::grouped;
+use crate::cli::render::{self, grouped};
 use crate::control::client::ImportOptions;
 use crate::control::protocol::AddResponse;
 
@@ -31,6 +31,7 @@ pub(super) async fn import(session: &mut Session<impl Write>, import: &Import) -
         ssh_peer: session.ssh_peer.clone(),
         owner: import.owner.as_ref().map(ToString::to_string),
         size,
+        dry_run: import.dry_run,
     };
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
@@ -61,7 +62,9 @@ pub(super) async fn import(session: &mut Session<impl Write>, import: &Import) -
     if session.json {
         session.json(&done)?;
     } else {
-        writeln!(session.out, "{} in {:.1} s", figures(&done), start.elapsed().as_secs_f64())?;
+        let dry_run = render::rehearsed(done.dry_run);
+        writeln!(session.out, "{dry_run}{} in {:.1} s", figures(&done), start.elapsed().as_secs_f64())?;
+        render::cuts(&mut session.out, session.palette, done.cuts)?;
         for prefix in &done.shadowed_by_allow {
             writeln!(io::stderr(), "limiter: {prefix} is also allowed, so it is not dropped")?;
         }

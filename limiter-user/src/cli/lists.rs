@@ -39,6 +39,7 @@ pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: 
         force: add.force,
         ssh_peer: session.ssh_peer.clone(),
         owner: add.owner.as_ref().map(ToString::to_string),
+        dry_run: add.dry_run,
     };
     let done = session.client.add(action, &request).await?;
     if session.json {
@@ -51,7 +52,8 @@ pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: 
         .map(|(number, what)| format!("{} {what}", render::grouped(*number)))
         .collect::<Vec<_>>();
     let sentence = if sentence.is_empty() { "nothing to do".to_owned() } else { sentence.join(", ") };
-    writeln!(session.out, "{sentence}")?;
+    writeln!(session.out, "{}{sentence}", render::rehearsed(done.dry_run))?;
+    render::cuts(&mut session.out, session.palette, done.cuts)?;
     for Escalated { prefix, level, seconds } in &done.escalated {
         writeln!(session.out, "{} for {}, level {level}", render::printable(prefix), rough(*seconds))?;
     }
@@ -69,19 +71,23 @@ pub(super) async fn remove(
     let owner = remove.owner.as_ref().map(ToString::to_string);
     let request = if remove.all {
         let claims = count(session, action, remove.owner.as_ref()).await?;
-        if !remove.yes {
+        if !remove.yes && !remove.dry_run {
             confirm(action, claims, owner.as_deref().unwrap_or_default())?;
         }
-        RemoveRequest { owner, all: true, expected: Some(claims), ..RemoveRequest::default() }
+        let (expected, dry_run) = (Some(claims), remove.dry_run);
+        RemoveRequest { owner, all: true, expected, dry_run, ..RemoveRequest::default() }
     } else {
         let prefixes = prefixes(&remove.addresses)?;
-        RemoveRequest { prefixes, owner, all_owners: remove.all_owners, ..RemoveRequest::default() }
+        let Remove { all_owners, dry_run, .. } = *remove;
+        RemoveRequest { prefixes, owner, all_owners, dry_run, ..RemoveRequest::default() }
     };
     let done = session.client.remove(action, &request).await?;
     if session.json {
         session.json(&done)?;
     } else {
-        writeln!(session.out, "{}", counted(done.removed, "removed", "removed"))?;
+        let dry_run = render::rehearsed(done.dry_run);
+        writeln!(session.out, "{dry_run}{}", counted(done.removed, "removed", "removed"))?;
+        render::cuts(&mut session.out, session.palette, done.cuts)?;
         for prefix in &done.still_listed {
             writeln!(io::stderr(), "limiter: still listed: {}", render::printable(prefix))?;
         }

@@ -314,6 +314,23 @@ pub(super) fn counters(
     Ok(())
 }
 
+/// What comes first where nothing was changed.
+pub(super) fn rehearsed(dry_run: bool) -> &'static str {
+    if dry_run { "nothing was changed, but would be: " } else { "" }
+}
+
+/// Whom a dry run would cut off, if it says so.
+pub(super) fn cuts(out: &mut impl Write, palette: Palette, cuts: Option<u64>) -> io::Result<()> {
+    match cuts {
+        None => Ok(()),
+        Some(0) => writeln!(out, "no host that is connected by TCP would be cut off"),
+        Some(cuts) => {
+            let hosts = counted(cuts, "host that is", "hosts that are");
+            writeln!(out, "{}", palette.warning(format!("{hosts} connected by TCP would be cut off")))
+        }
+    }
+}
+
 /// `1,000,000`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();

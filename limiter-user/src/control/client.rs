@@ -95,6 +95,8 @@ pub struct ImportOptions {
     pub owner: Option<String>,
     /// Bytes of it, if they are known: a hint.
     pub size: Option<u64>,
+    /// Nothing is changed.
+    pub dry_run: bool,
 }
 
 type Body = BoxBody<Bytes, io::Error>;
@@ -157,6 +159,7 @@ impl Client {
         query.optional("ssh_peer", options.ssh_peer.as_deref());
         query.optional("owner", options.owner.as_deref());
         query.optional("force", options.force.then_some("true"));
+        query.optional("dry_run", options.dry_run.then_some("true"));
         query.optional("size", options.size);
         // An error of the input breaks the request off, which the daemon takes for no request; the cause is kept
         // here, since what hyper makes of it says nothing.

@@ -36,9 +36,12 @@ pub struct AddRequest {
     /// operators may name others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Checks everything and says what would happen; nothing is changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
-/// All of them are durable and in force.
+/// All of them are durable and in force, unless it was a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct AddResponse {
@@ -54,6 +57,13 @@ pub struct AddResponse {
     /// How long escalating blocks last that begin now; at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub escalated: Vec<Escalated>,
+    /// It was a dry run: nothing of this was done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Of a dry run: the hosts with an established TCP connection to this machine that would be dropped, and are not yet.
+    /// Absent for who may not read, and if the kernel does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuts: Option<u64>,
 }
 
 /// A block whose time depends on those before.
@@ -84,6 +94,9 @@ pub struct RemoveRequest {
     /// With `all`: refuses unless it would remove so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<u64>,
+    /// Checks everything and says what would happen; nothing is changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +108,13 @@ pub struct RemoveResponse {
     /// Removed, but somebody else still lists them: prefix and owners.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub still_listed: Vec<String>,
+    /// It was a dry run: nothing of this was done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Of a dry run: the hosts with an established TCP connection to this machine that would be dropped, and are not yet.
+    /// Absent for who may not read, and if the kernel does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuts: Option<u64>,
 }
 
 /// One owner's word on one prefix.

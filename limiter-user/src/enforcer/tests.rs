@@ -29,7 +29,13 @@ macro_rules! clock {
 }
 
 mod brake;
+mod dry_run;
 mod reports;
+
+/// Who is connected.
+fn peers() -> anyhow::Result<Vec<Address>> {
+    Ok(["203.0.113.77", "198.51.100.77", "2001:db8::77"].map(|text| text.parse().unwrap()).to_vec())
+}
 
 fn at(seconds: u64) -> Now {
     Now { boot: Nanos::from_secs(seconds), wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds) }
@@ -69,7 +75,7 @@ impl Setup {
     fn start_at(&self, clock: fn() -> Now, boot_id: [u8; 16]) -> Handle {
         let writer = Box::new(self.kernel.clone());
         let lifelines = || Ok(Lifelines::default());
-        let parameters = Parameters { writer, config: self.config(), boot_id, clock, lifelines };
+        let parameters = Parameters { writer, config: self.config(), boot_id, clock, lifelines, peers };
         let (handle, _) = start(parameters).unwrap();
         handle
     }
@@ -90,6 +96,7 @@ impl Setup {
             boot_id: BOOT,
             clock: still,
             lifelines: || Ok(Lifelines::default()),
+            peers,
         };
         start(parameters).unwrap().0
     }
@@ -743,7 +750,7 @@ async fn lists_are_checked_against_new_lifelines() {
     // Hardly after boot.
     let clock = || at(3);
     let parameters =
-        Parameters { writer, config: Arc::clone(&config), boot_id: BOOT, clock, lifelines: gather };
+        Parameters { writer, config: Arc::clone(&config), boot_id: BOOT, clock, lifelines: gather, peers };
     let (handle, _) = start(parameters).unwrap();
 
     // Nothing is known: lists protect, but nobody locks themselves out.

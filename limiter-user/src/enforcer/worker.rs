@@ -3,6 +3,7 @@
 mod brake;
 mod import;
 mod purge;
+mod rehearsal;
 mod report;
 mod together;
 
@@ -18,8 +19,8 @@ use tokio::sync::{oneshot, watch};
 use super::install::Installer;
 use super::lists::{self, ListFile, Listed, Order};
 use super::{
-    Caller, Command, Cursor, Error, ImportOptions, Lookup, Now, Page, Parameters, Reply, Started, Summary,
-    render,
+    Caller, Command, Cursor, Error, ImportOptions, Lookup, Now, Page, Parameters, Rehearsal, Reply, Started,
+    Summary, render,
 };
 use crate::admission::brake::Brake;
 use crate::admission::{self, Admitted, Guards};
@@ -89,9 +90,9 @@ pub(super) struct Worker {
 
 /// Requests that are worked on in parts.
 enum Long {
-    Import(Action, Parsed, ImportOptions, Caller, Reply<AddResponse>),
+    Import(Action, Parsed, ImportOptions, Option<Rehearsal>, Caller, Reply<AddResponse>),
     Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
-    Purge(Action, RemoveRequest, Caller, Reply<RemoveResponse>),
+    Purge(Action, RemoveRequest, Option<Rehearsal>, Caller, Reply<RemoveResponse>),
 }
 
 /// Edits in the order in which they are made, a turn's work each.
@@ -129,7 +130,7 @@ impl Worker {
         parameters: Parameters,
         publish: watch::Sender<Arc<Summary>>,
     ) -> anyhow::Result<(Self, Started)> {
-        let Parameters { writer, config, boot_id, clock, lifelines } = parameters;
+        let Parameters { writer, config, boot_id, clock, lifelines, peers: _ } = parameters;
         let begun = clock();
         let mut kernel = Installer::new(writer);
         let installed = kernel.installed().context("cannot read what is in the kernel's lists")?;
@@ -447,14 +448,14 @@ impl Worker {
     /// Answers a command, or begins what is answered when `together` is finished.
     fn serve(&mut self, command: Command, together: &mut Together) {
         match command {
-            Command::Add(action, request, caller, reply) => {
-                self.add(together, action, request, &caller, reply);
+            Command::Add(action, request, rehearsal, caller, reply) => {
+                self.add(together, action, request, rehearsal, &caller, reply);
             }
-            Command::Remove(action, request, caller, reply) if request.all => {
-                self.waiting.push_back(Long::Purge(action, request, caller, reply));
+            Command::Remove(action, request, rehearsal, caller, reply) if request.all => {
+                self.waiting.push_back(Long::Purge(action, request, rehearsal, caller, reply));
             }
-            Command::Remove(action, request, caller, reply) => {
-                self.remove(together, action, &request, &caller, reply);
+            Command::Remove(action, request, rehearsal, caller, reply) => {
+                self.remove(together, action, &request, rehearsal, &caller, reply);
             }
             Command::Report(reports, most, caller, reply) => {
                 self.report(together, &reports, most, &caller, reply);
@@ -468,8 +469,8 @@ impl Worker {
             // What is under way has announced what it needs.
             Command::Prepare(families) if self.work.is_none() => self.kernel.prepare(families),
             Command::Prepare(_) => {}
-            Command::Import(action, parsed, options, caller, reply) => {
-                self.waiting.push_back(Long::Import(action, parsed, options, caller, reply));
+            Command::Import(action, parsed, options, rehearsal, caller, reply) => {
+                self.waiting.push_back(Long::Import(action, parsed, options, rehearsal, caller, reply));
             }
             Command::Reload(config, files, reply) => {
                 self.waiting.push_back(Long::Reload(config, files, reply))
@@ -760,11 +761,11 @@ impl Worker {
         self.mend();
         let Some(mut work) = self.work.take() else {
             let job = match self.waiting.pop_front() {
-                Some(Long::Import(action, parsed, options, caller, reply)) => self
-                    .begin_import(action, parsed, &options, &caller, reply)
+                Some(Long::Import(action, parsed, options, rehearsal, caller, reply)) => self
+                    .begin_import(action, parsed, &options, rehearsal, &caller, reply)
                     .map(|import| Job::Import(Box::new(import))),
-                Some(Long::Purge(action, request, caller, reply)) => {
-                    self.begin_purge(action, &request, &caller, reply).map(Job::Purge)
+                Some(Long::Purge(action, request, rehearsal, caller, reply)) => {
+                    self.begin_purge(action, &request, rehearsal.is_some(), &caller, reply).map(Job::Purge)
                 }
                 Some(Long::Reload(config, files, reply)) => {
                     self.begin_reload(config, files, reply).map(Job::Reload)

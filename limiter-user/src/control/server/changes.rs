@@ -72,11 +72,12 @@ async fn added(
     if request.seconds == Some(0) {
         return Err(Refusal::invalid("seconds must be at least 1, or absent for good"));
     }
-    let AddRequest { prefixes, seconds, reason, force, .. } = request.clone();
+    let AddRequest { prefixes, seconds, reason, force, dry_run, .. } = request.clone();
     // As it is kept: without control characters, and short.
     let reason = reason.as_deref().and_then(blocklist::reason);
     let (prefixes, reason) = (prefixes.as_slice(), reason.as_deref());
-    let decision = Decision { action, change: "add", prefixes, seconds, reason, force, caller: &caller };
+    let change = if dry_run { "add-dry-run" } else { "add" };
+    let decision = Decision { action, change, prefixes, seconds, reason, force, caller: &caller };
     let allowed = count(&caller, prefixes.len()).and_then(|()| {
         entries(action, &shared, &caller, seconds, prefixes.iter().filter_map(|text| text.parse().ok()))
     });
@@ -84,7 +85,10 @@ async fn added(
         return Err(recorded(&decision, &shared, refusal).await);
     }
     let outcome = shared.backend.enforcer.add(action, request, caller.claims_as()?).await;
-    decided(&decision, &shared, outcome, |done| (done.added + done.updated, until(seconds, done))).await
+    let changed = |done: &AddResponse| (changes(done), until(seconds, done));
+    let mut done = decided(&decision, &shared, outcome, changed).await?;
+    done.cuts = told(&caller, done.cuts);
+    Ok(done)
 }
 
 pub(super) async fn remove_blocks(
@@ -127,12 +131,17 @@ async fn removed(
     let prefixes = request.prefixes.clone();
     let prefixes = prefixes.as_slice();
     let (seconds, reason, force) = (None, None, false);
-    let decision = Decision { action, change: "remove", prefixes, seconds, reason, force, caller: &caller };
+    let change = if request.dry_run { "remove-dry-run" } else { "remove" };
+    let decision = Decision { action, change, prefixes, seconds, reason, force, caller: &caller };
     if let Err(refusal) = count(&caller, prefixes.len()) {
         return Err(recorded(&decision, &shared, refusal).await);
     }
     let outcome = shared.backend.enforcer.remove(action, request, caller.claims_as()?).await;
-    decided(&decision, &shared, outcome, |done| (done.removed, format!("removed {}", done.removed))).await
+    let removed = |done: &RemoveResponse| if done.dry_run { 0 } else { done.removed };
+    let changed = |done: &RemoveResponse| (removed(done), format!("removed {}", done.removed));
+    let mut done = decided(&decision, &shared, outcome, changed).await?;
+    done.cuts = told(&caller, done.cuts);
+    Ok(done)
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,6 +154,8 @@ pub(super) struct ImportQuery {
     force: bool,
     ssh_peer: Option<String>,
     owner: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
     /// Bytes that are about to come, if they are sent in chunks: a hint, to make room meanwhile.
     size: Option<u64>,
 }
@@ -165,13 +176,14 @@ pub(super) async fn import(
         return Err(Refusal::busy(503, "other imports are under way; try again in a moment", 5));
     };
     // Who may import only so much shall not make room for more.
-    let size = body::announced(&headers).or(query.size).filter(|_| caller.principal.is_operator());
+    let size = body::announced(&headers).or(query.size);
+    let size = size.filter(|_| caller.principal.is_operator() && !query.dry_run);
     let estimate = size.map(|size| Estimate::new(usize::try_from(size).unwrap_or(usize::MAX)));
     let parsed = parse(&headers, &caller, body, estimate, shared.backend.enforcer.clone()).await?;
     let reason = query.reason.as_deref().and_then(blocklist::reason);
     let decision = Decision {
         action: Action::Block,
-        change: "import",
+        change: if query.dry_run { "import-dry-run" } else { "import" },
         prefixes: &[],
         seconds: query.seconds,
         reason: reason.as_deref(),
@@ -187,10 +199,13 @@ pub(super) async fn import(
         force: query.force,
         ssh_peer: query.ssh_peer,
         owner: query.owner,
+        dry_run: query.dry_run,
     };
     let outcome = shared.backend.enforcer.import(Action::Block, parsed, options, caller.claims_as()?).await;
-    let changed = |done: &AddResponse| (done.added + done.updated, until(query.seconds, done));
-    decided(&decision, &shared, outcome, changed).await.map(Json)
+    let changed = |done: &AddResponse| (changes(done), until(query.seconds, done));
+    let mut done = decided(&decision, &shared, outcome, changed).await?;
+    done.cuts = told(&caller, done.cuts);
+    Ok(Json(done))
 }
 
 /// Reads a list while it arrives, on a thread of its own: nothing is kept of the text. The enforcer is told early how
@@ -275,6 +290,16 @@ fn entries(
     }
     let backend = &shared.backend;
     Ok(backend.access.charge(&caller.principal, number, (backend.clock)())?)
+}
+
+/// Who may not read is not told either who is connected.
+fn told(caller: &Caller, cuts: Option<u64>) -> Option<u64> {
+    cuts.filter(|_| caller.principal.may(&Need::Read).is_ok())
+}
+
+/// How many claims are different now.
+fn changes(done: &AddResponse) -> u64 {
+    if done.dry_run { 0 } else { done.added + done.updated }
 }
 
 /// How it is after something was added.

@@ -16,7 +16,7 @@ const LONGEST: usize = 64;
 /// What was asked for, and by whom.
 pub(super) struct Decision<'a> {
     pub(super) action: Action,
-    /// `add`, `remove`, `import` or `report`.
+    /// `add`, `remove`, `import` or `report`; `add-dry-run` and so on if nothing was to be changed.
     pub(super) change: &'static str,
     pub(super) prefixes: &'a [String],
     /// Seconds; `None`: for good, where that is a question.

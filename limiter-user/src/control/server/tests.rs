@@ -65,7 +65,8 @@ impl Fixture {
         let tables = MemoryDataplane::new(200_000);
         let writer = Box::new(tables.clone());
         let lifelines = || Ok(Lifelines::default());
-        let parameters = Parameters { writer, config, boot_id: [7; 16], clock: noon, lifelines };
+        let peers = || Ok(vec!["203.0.113.77".parse().unwrap()]);
+        let parameters = Parameters { writer, config, boot_id: [7; 16], clock: noon, lifelines, peers };
         let start = tokio::task::spawn_blocking(|| enforcer::start(parameters));
         let (enforcer, _) = start.await.unwrap().unwrap();
         let (to_daemon, daemon) = mpsc::channel(1);

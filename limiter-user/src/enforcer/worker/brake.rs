@@ -34,6 +34,15 @@ impl Worker {
         Err(Error::Braked { detail: sentence(braked), wait: braked.wait })
     }
 
+    /// The same of a dry run, which counts nothing.
+    pub(super) fn would_brake(&mut self, caller: &Caller, action: Action, added: u64) -> Result<(), Error> {
+        if action == Action::Allow || caller.owner == Owner::Operator {
+            return Ok(());
+        }
+        let checked = self.brake.check(added, (self.clock)().boot);
+        checked.map_err(|braked| Error::Braked { detail: sentence(braked), wait: braked.wait })
+    }
+
     /// The same for each of `prefixes` that policies of reports ask for. Returns those that may be blocked.
     pub(super) fn not_braked(
         &mut self,

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use limiter_common::{Nanos, Prefix};
 
 use super::Worker;
+use super::together::Effect;
 use crate::admission::Admitted;
 use crate::blocklist::{Claim, Claimed, Edit, Key, Owner, OwnerId, Terms, actor, reason};
 use crate::config::Action;
 use crate::config::lists::Parsed;
 use crate::control::protocol::AddResponse;
-use crate::enforcer::{Caller, Error, ImportOptions, Reply, lists, render};
+use crate::enforcer::{Caller, Error, ImportOptions, Rehearsal, Reply, lists, render};
 use crate::prefixes::Prefixes;
 use crate::store::NotStored;
 
@@ -48,6 +49,8 @@ pub(super) struct Import {
     /// So many of the edits are stored.
     stored: usize,
     undo: Undo,
+    /// Nothing is made of it.
+    rehearsal: Option<Rehearsal>,
     pub(super) reply: Reply<AddResponse>,
 }
 
@@ -123,25 +126,30 @@ impl Worker {
         action: Action,
         parsed: Parsed,
         options: &ImportOptions,
+        rehearsal: Option<Rehearsal>,
         caller: &Caller,
         reply: Reply<AddResponse>,
     ) -> Option<Import> {
-        match self.check_import(action, parsed, options, caller) {
+        let dry_run = rehearsal.is_some();
+        match self.check_import(action, parsed, options, dry_run, caller) {
             Ok(Some((owner, admitted))) => {
-                self.kernel.expect_all(admitted.prefixes());
+                if !dry_run {
+                    self.kernel.expect_all(admitted.prefixes());
+                }
                 Some(Import {
                     admitted,
                     asked: self.asked(options, owner, caller),
-                    response: AddResponse::default(),
+                    response: AddResponse { dry_run, ..AddResponse::default() },
                     enforced: 0,
                     stored: 0,
                     undo: Undo::default(),
+                    rehearsal,
                     reply,
                 })
             }
             // A feed that is empty today is no mistake.
             Ok(None) => {
-                self.answer(reply, Ok(AddResponse::default()));
+                self.answer(reply, Ok(AddResponse { dry_run, ..AddResponse::default() }));
                 None
             }
             Err(error) => {
@@ -156,6 +164,7 @@ impl Worker {
         action: Action,
         parsed: Parsed,
         options: &ImportOptions,
+        dry_run: bool,
         caller: &Caller,
     ) -> Result<Option<(OwnerId, Admitted)>, Error> {
         let owner = self.owner(caller, options.owner.as_deref())?;
@@ -169,10 +178,18 @@ impl Worker {
             return Ok(None);
         }
         let admitted = self.admit(action, parsed.prefixes, options, caller)?;
-        self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
+        if dry_run {
+            self.could_keep(Effect::AtOnce)?;
+        } else {
+            self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
+        }
         lists::room_for(&self.list, self.config.capacity, admitted.prefixes()).map_err(Error::Full)?;
         if caller.owner != Owner::Operator {
-            self.brake(caller, action, self.news(admitted.prefixes().iter(), owner))?;
+            let added = self.news(admitted.prefixes().iter(), owner);
+            match dry_run {
+                true => self.would_brake(caller, action, added)?,
+                false => self.brake(caller, action, added)?,
+            }
         }
         Ok(Some((owner, admitted)))
     }
@@ -182,6 +199,17 @@ impl Worker {
     /// All of it adds claims that end at the same moment, or gives claims that end: whatever the order, an address that
     /// was let through is either let through or not any more, and one that was dropped is dropped all the time.
     pub(super) fn import_part(&mut self, import: &mut Import) -> Result<bool, Error> {
+        if let Some(rehearsal) = &import.rehearsal {
+            let action = import.admitted.action();
+            let part = import.admitted.prefixes().part(import.enforced, PART);
+            self.edits(action, part, &import.asked, &mut import.response);
+            import.enforced += PART;
+            let done = import.enforced >= import.admitted.prefixes().len();
+            if done {
+                import.response.cuts = self.cut_by(rehearsal, action, import.admitted.prefixes());
+            }
+            return Ok(done);
+        }
         if import.enforced < import.admitted.prefixes().len() {
             let others = self.claim_unclaimed(import)?;
             import.enforced += PART;

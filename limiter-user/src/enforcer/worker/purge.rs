@@ -32,10 +32,16 @@ impl Worker {
         &mut self,
         action: Action,
         request: &RemoveRequest,
+        dry_run: bool,
         caller: &Caller,
         reply: Reply<RemoveResponse>,
     ) -> Option<Purge> {
         match self.check_purge(action, request, caller) {
+            Ok(owner) if dry_run => {
+                let removed = self.live(action, owner);
+                self.answer(reply, Ok(RemoveResponse { removed, dry_run, ..RemoveResponse::default() }));
+                None
+            }
             Ok(owner) => Some(Purge { action, owner, after: None, removed: 0, refused: None, reply }),
             Err(error) => {
                 self.answer(reply, Err(error));
@@ -60,11 +66,7 @@ impl Worker {
         }
         let owner = self.owner(caller, request.owner.as_deref())?;
         if let Some(expected) = request.expected {
-            let now = (self.clock)().boot;
-            let claims = self.list.from(None).filter(|claim| {
-                (claim.key.owner, claim.key.action) == (owner, action) && claim.terms.until > now
-            });
-            let found = claims.count() as u64;
+            let found = self.live(action, owner);
             if found != expected {
                 return Err(invalid(format!(
                     "there are {found} by now, not {expected}; nothing was changed. Look at them, and try again"
@@ -72,6 +74,15 @@ impl Worker {
             }
         }
         Ok(owner)
+    }
+
+    /// How many claims of `action` an owner has.
+    fn live(&self, action: Action, owner: OwnerId) -> u64 {
+        let now = (self.clock)().boot;
+        let claims = self.list.from(None).filter(|claim| {
+            (claim.key.owner, claim.key.action) == (owner, action) && claim.terms.until > now
+        });
+        claims.count() as u64
     }
 
     /// Takes out the next part. True if it was the last.

@@ -34,6 +34,7 @@ fn started_over(directory: &Path, clock: fn() -> Now, writer: Box<dyn Writer>) -
         boot_id: [1; 16],
         clock,
         lifelines: || Ok(Lifelines::default()),
+        peers: || Ok(Vec::new()),
     };
     let (publish, _) = watch::channel(Arc::default());
     Worker::new(parameters, publish).unwrap().0
@@ -42,14 +43,14 @@ fn started_over(directory: &Path, clock: fn() -> Now, writer: Box<dyn Writer>) -
 /// What a single request would do, with a commit of its own.
 fn add_now(worker: &mut Worker, action: Action, request: AddRequest) -> Result<AddResponse, Error> {
     let (mut together, (reply, mut answer)) = (Together::default(), oneshot::channel());
-    worker.add(&mut together, action, request, &Caller::operator(0), reply);
+    worker.add(&mut together, action, request, None, &Caller::operator(0), reply);
     worker.finish(&mut together);
     answer.try_recv().unwrap()
 }
 
 fn remove_now(worker: &mut Worker, action: Action, request: &RemoveRequest) -> Result<RemoveResponse, Error> {
     let (mut together, (reply, mut answer)) = (Together::default(), oneshot::channel());
-    worker.remove(&mut together, action, request, &Caller::operator(0), reply);
+    worker.remove(&mut together, action, request, None, &Caller::operator(0), reply);
     worker.finish(&mut together);
     answer.try_recv().unwrap()
 }
@@ -80,7 +81,8 @@ fn an_import_over_a_disk_fault_is_whole_when_it_is_acknowledged() {
     let lines = u32::try_from(PART + 10).unwrap();
     let parsed = Parsed { prefixes: (0..lines).map(address).collect(), ..Parsed::default() };
     let (reply, mut answer) = oneshot::channel();
-    let import = Long::Import(Action::Block, parsed, ImportOptions::default(), Caller::operator(0), reply);
+    let import =
+        Long::Import(Action::Block, parsed, ImportOptions::default(), None, Caller::operator(0), reply);
     worker.waiting.push_back(import);
     // Begun, and the first part.
     worker.work();
@@ -124,7 +126,14 @@ fn an_import_that_cannot_be_stored_is_taken_back() {
     let lines = u32::try_from(2 * PART).unwrap();
     let parsed = Parsed { prefixes: (0..lines).map(address).collect(), ..Parsed::default() };
     let (reply, mut answer) = oneshot::channel();
-    worker.waiting.push_back(Long::Import(Action::Block, parsed, seconds(90), Caller::operator(0), reply));
+    worker.waiting.push_back(Long::Import(
+        Action::Block,
+        parsed,
+        seconds(90),
+        None,
+        Caller::operator(0),
+        reply,
+    ));
     while kernel.lists().len() < 2 * PART {
         worker.work();
     }
@@ -207,7 +216,14 @@ fn blocks_are_in_force_before_they_are_stored_and_nothing_else_is() {
         let parsed = Parsed { prefixes: (0..9).map(address).collect(), ..Parsed::default() };
         let (reply, mut answer) = oneshot::channel();
         let options = ImportOptions::default();
-        worker.waiting.push_back(Long::Import(Action::Block, parsed, options, Caller::operator(0), reply));
+        worker.waiting.push_back(Long::Import(
+            Action::Block,
+            parsed,
+            options,
+            None,
+            Caller::operator(0),
+            reply,
+        ));
         while answer.try_recv().is_err() {
             worker.work();
         }
@@ -233,7 +249,7 @@ fn what_a_failed_commit_left_in_the_store_goes() {
     add(&mut worker, "192.0.2.1");
     let request = RemoveRequest { prefixes: vec!["192.0.2.1".to_owned()], ..RemoveRequest::default() };
     let (mut together, (reply, mut answer)) = (Together::default(), oneshot::channel());
-    worker.remove(&mut together, Action::Block, &request, &Caller::operator(0), reply);
+    worker.remove(&mut together, Action::Block, &request, None, &Caller::operator(0), reply);
     worker.store.fail();
     worker.finish(&mut together);
     assert!(matches!(answer.try_recv().unwrap(), Err(Error::NotDurable(_))));
@@ -307,14 +323,14 @@ fn a_commit_that_fails_is_told_to_everybody_who_waits_for_it() {
     ] {
         let (reply, answer) = oneshot::channel();
         let asked = AddRequest { escalate, ..request(&[prefix]) };
-        worker.add(&mut together, action, asked, &caller, reply);
+        worker.add(&mut together, action, asked, None, &caller, reply);
         adds.push(answer);
     }
     let mut removes = Vec::new();
     for (action, prefix) in [(Action::Block, "192.0.2.2"), (Action::Allow, "192.0.2.3")] {
         let (reply, answer) = oneshot::channel();
         let gone = RemoveRequest { prefixes: vec![prefix.to_owned()], ..RemoveRequest::default() };
-        worker.remove(&mut together, action, &gone, &caller, reply);
+        worker.remove(&mut together, action, &gone, None, &caller, reply);
         removes.push(answer);
     }
     assert!(adds.iter_mut().all(|answer| answer.try_recv().is_err()), "not before it is durable");
@@ -344,13 +360,13 @@ fn requests_about_the_same_do_not_share_a_commit_unless_both_block() {
     let (mut worker, kernel) = started(directory.path());
     let (mut together, caller) = (Together::default(), Caller::operator(0));
     let (reply, mut added) = oneshot::channel();
-    worker.add(&mut together, Action::Block, request(&["192.0.2.1"]), &caller, reply);
+    worker.add(&mut together, Action::Block, request(&["192.0.2.1"]), None, &caller, reply);
     let (reply, mut elsewhere) = oneshot::channel();
-    worker.add(&mut together, Action::Allow, request(&["192.0.2.9"]), &caller, reply);
+    worker.add(&mut together, Action::Allow, request(&["192.0.2.9"]), None, &caller, reply);
     assert!(added.try_recv().is_err() && elsewhere.try_recv().is_err());
     let (reply, mut removed) = oneshot::channel();
     let gone = RemoveRequest { prefixes: vec!["192.0.2.1".to_owned()], ..RemoveRequest::default() };
-    worker.remove(&mut together, Action::Block, &gone, &caller, reply);
+    worker.remove(&mut together, Action::Block, &gone, None, &caller, reply);
     assert_eq!(added.try_recv().unwrap().unwrap().added, 1);
     assert!(elsewhere.try_recv().is_ok() && removed.try_recv().is_err());
     assert_eq!(kernel.lists().len(), 2, "not removed before that is durable");

@@ -9,13 +9,14 @@ use std::collections::HashSet;
 use limiter_common::{Nanos, Prefix};
 
 use super::import::not_kept;
+use super::rehearsal::newly;
 use super::{TOLD, Worker, prefixes};
 use crate::blocklist::{Claim, Edit, Key, Offence, Offender, Outcome, Owner, OwnerId};
 use crate::config::Action;
 use crate::control::protocol::{
     AddRequest, AddResponse, Escalated, RemoveRequest, RemoveResponse, ReportResponse,
 };
-use crate::enforcer::{Caller, Error, ImportOptions, Reply, lists, render};
+use crate::enforcer::{Caller, Error, ImportOptions, Rehearsal, Reply, lists, render};
 use crate::prefixes::Prefixes;
 use crate::store::{NotStored, Repeat, Write};
 
@@ -120,11 +121,13 @@ impl Worker {
         together: &mut Together,
         action: Action,
         request: AddRequest,
+        rehearsal: Option<Rehearsal>,
         caller: &Caller,
         reply: Reply<AddResponse>,
     ) {
-        match self.begin_add(together, action, request, caller) {
-            Ok((unanswered, response)) => together.push(unanswered, Answer::Add(reply, response)),
+        match self.begin_add(together, action, request, rehearsal.as_ref(), caller) {
+            Ok((Some(unanswered), response)) => together.push(unanswered, Answer::Add(reply, response)),
+            Ok((None, response)) => self.answer(reply, Ok(response)),
             Err(error) => self.answer(reply, Err(error)),
         }
     }
@@ -135,11 +138,13 @@ impl Worker {
         together: &mut Together,
         action: Action,
         request: &RemoveRequest,
+        rehearsal: Option<Rehearsal>,
         caller: &Caller,
         reply: Reply<RemoveResponse>,
     ) {
-        match self.begin_remove(together, action, request, caller) {
-            Ok((unanswered, response)) => together.push(unanswered, Answer::Remove(reply, response)),
+        match self.begin_remove(together, action, request, rehearsal.as_ref(), caller) {
+            Ok((Some(unanswered), response)) => together.push(unanswered, Answer::Remove(reply, response)),
+            Ok((None, response)) => self.answer(reply, response),
             Err(error) => self.answer(reply, Err(error)),
         }
     }
@@ -149,22 +154,27 @@ impl Worker {
         together: &mut Together,
         action: Action,
         request: AddRequest,
+        rehearsal: Option<&Rehearsal>,
         caller: &Caller,
-    ) -> Result<(Unanswered, AddResponse), Error> {
+    ) -> Result<(Option<Unanswered>, AddResponse), Error> {
         let prefixes = prefixes(&request.prefixes)?;
         let effect = Effect::of(action, true);
-        let relies = self.make_way(together, effect, &prefixes);
-        let AddRequest { seconds, escalate, reason, force, ssh_peer, owner, .. } = request;
-        let options = ImportOptions { seconds, reason, force, ssh_peer, owner };
+        let relies = rehearsal.is_none() && self.make_way(together, effect, &prefixes);
+        let AddRequest { seconds, escalate, reason, force, ssh_peer, owner, dry_run, .. } = request;
+        let options = ImportOptions { seconds, reason, force, ssh_peer, owner, dry_run };
         if escalate && (action == Action::Allow || seconds.is_some()) {
             let detail = "escalate is for blocks, and takes no seconds; nothing was changed".to_owned();
             return Err(Error::Invalid { detail, items: Vec::new() });
         }
         let owner = self.owner(caller, options.owner.as_deref())?;
         let admitted = self.admit(action, prefixes, &options, caller)?;
-        self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
+        if rehearsal.is_some() {
+            self.could_keep(effect)?;
+        } else {
+            self.kernel.insist(admitted.prefixes(), &self.list).map_err(Error::Full)?;
+        }
         let asked = self.asked(&options, owner, caller);
-        let mut response = AddResponse::default();
+        let mut response = AddResponse { dry_run, ..AddResponse::default() };
         let planned = if escalate {
             self.escalated(admitted.prefixes(), &asked, None, &mut response)
         } else {
@@ -172,11 +182,17 @@ impl Worker {
             Planned { edits, former: Vec::new() }
         };
         let room = lists::room(&self.list, self.config.capacity, &planned.edits).map_err(Error::Full);
-        if let Err(error) = room.and_then(|_| self.brake(caller, action, response.added)) {
+        let may = room.and_then(|_| match rehearsal {
+            None => self.brake(caller, action, response.added),
+            Some(_) => self.would_brake(caller, action, response.added),
+        });
+        if may.is_err() || rehearsal.is_some() {
             self.remember(planned.former);
-            return Err(error);
+            may?;
+            response.cuts = rehearsal.and_then(|with| self.cut_by(with, action, admitted.prefixes()));
+            return Ok((None, response));
         }
-        Ok((self.begin(together, effect, planned, relies)?, response))
+        Ok((Some(self.begin(together, effect, planned, relies)?), response))
     }
 
     fn begin_remove(
@@ -184,8 +200,9 @@ impl Worker {
         together: &mut Together,
         action: Action,
         request: &RemoveRequest,
+        rehearsal: Option<&Rehearsal>,
         caller: &Caller,
-    ) -> Result<(Unanswered, Result<RemoveResponse, Error>), Error> {
+    ) -> Result<(Option<Unanswered>, Result<RemoveResponse, Error>), Error> {
         let invalid = |detail: &str| Error::Invalid { detail: detail.to_owned(), items: Vec::new() };
         let owner = self.owner(caller, request.owner.as_deref())?;
         if request.all_owners && caller.owner != Owner::Operator {
@@ -198,9 +215,9 @@ impl Worker {
         let mut prefixes = prefixes(&request.prefixes)?;
         prefixes.sort();
         let effect = Effect::of(action, false);
-        let relies = self.make_way(together, effect, &prefixes);
+        let relies = rehearsal.is_none() && self.make_way(together, effect, &prefixes);
         let now = (self.clock)().boot;
-        let mut response = RemoveResponse::default();
+        let mut response = RemoveResponse { dry_run: rehearsal.is_some(), ..RemoveResponse::default() };
         let mut edits = Vec::new();
         for prefix in prefixes.iter() {
             let before = edits.len();
@@ -218,7 +235,16 @@ impl Worker {
                 response.missing.push(prefix.to_string());
             }
         }
+        if let Some(rehearsal) = rehearsal {
+            let before = self.dropped(rehearsal);
+            response.cuts = self.supposing(edits, |then| {
+                then.tell_others(action, &prefixes, now, &mut response);
+                newly(before, then.dropped(rehearsal))
+            });
+            return Ok((None, Ok(response)));
+        }
         let unanswered = self.begin(together, effect, Planned { edits, former: Vec::new() }, relies)?;
+        let unanswered = Some(unanswered);
         if let (Some(_), Some(why)) = (&self.unseen, self.store.problem())
             && !response.missing.is_empty()
         {

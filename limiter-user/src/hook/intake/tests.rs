@@ -52,9 +52,10 @@ impl Fixture {
         );
         let config = Arc::new(config::parse(&text, Path::new("x")).unwrap());
         let lifelines = || Ok(Lifelines::default());
+        let peers = || Ok(Vec::new());
         let writer = Box::new(MemoryDataplane::new(1_000));
         let parameters =
-            Parameters { writer, config: Arc::clone(&config), boot_id: [1; 16], clock, lifelines };
+            Parameters { writer, config: Arc::clone(&config), boot_id: [1; 16], clock, lifelines, peers };
         let (enforcer, _) = enforcer::start(parameters).unwrap();
         let trail = Trail::open(config.audit.clone(), clock().wall).unwrap();
         let backend = Backend { enforcer, trail, clock };

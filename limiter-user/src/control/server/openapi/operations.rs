@@ -104,6 +104,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 "Where the caller is logged in from, so that it cannot lock itself out.",
             ),
             optional("size", "integer", "Bytes that are about to come, if they are sent in chunks: a hint."),
+            optional(
+                "dry_run",
+                "boolean",
+                "Checks everything and says what would happen; nothing is changed.",
+            ),
         ],
         takes: Takes::Text("An address or prefix a line; `#` and `;` begin comments."),
         gives: Gives::Json("AddResponse"),

@@ -73,3 +73,23 @@ async fn nobody_without_a_name_fills_the_trail() {
     assert_eq!((actor, what), (Some("uid:1234"), Some("GET /v1/status")));
     fixture.end().await;
 }
+
+#[tokio::test]
+async fn a_dry_run_is_no_change_but_its_refusal_is_told() {
+    let fixture = Fixture::new().await;
+    let client = &fixture.client;
+    let dry = |prefixes: &[&str]| AddRequest { dry_run: true, ..add(prefixes) };
+    let response = client.add(Action::Block, &dry(&["203.0.113.0/24"])).await.unwrap();
+    assert_eq!((response.added, response.dry_run, response.cuts), (1, true, Some(1)));
+    let remove = RemoveRequest {
+        prefixes: vec!["203.0.113.0/24".to_owned()],
+        dry_run: true,
+        ..RemoveRequest::default()
+    };
+    assert_eq!(client.remove(Action::Block, &remove).await.unwrap().missing, ["203.0.113.0/24"]);
+    assert_eq!(kind(client.add(Action::Block, &dry(&["10.0.0.1"])).await), ProblemKind::Guarded);
+    let told: Vec<Value> = fixture.trail().into_iter().map(|mut record| record["what"].take()).collect();
+    assert_eq!(told, ["block.add-dry-run"]);
+    assert_eq!(fixture.tables.lists().len(), 0);
+    fixture.end().await;
+}
