@@ -1,9 +1,11 @@
 //! All end-to-end tests, one module for each feature. They need root; see [`limiter_tests`].
 
+mod api;
 mod cli;
 mod dataplane;
 mod growth;
 mod harness;
+mod hook;
 mod life;
 mod metrics;
 mod mutations;

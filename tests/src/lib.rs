@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`scratch`] is a directory that vanishes with its owner; [`netns`] and [`veth`] are the two hosts
 //! and the link between them; [`lab`] puts them together; [`daemon`] and [`cli`] run what is tested; [`frames`] and
-//! [`traffic`] send, and [`dice`] vary; [`tcp`] is a client that wants to be served meanwhile; [`witness`] counts, behind
+//! [`traffic`] send, and [`dice`] vary; [`docs`] has the examples of the documents; [`tcp`] is a client that wants to be served meanwhile; [`witness`] counts, behind
 //! the XDP program and with a parser of its own, what got through; [`stranger`] is somebody else's program; [`wait`]
 //! waits until something is so; [`mod@skip`] is for tests that cannot run.
 //!
@@ -13,6 +13,7 @@
 pub mod cli;
 pub mod daemon;
 pub mod dice;
+pub mod docs;
 pub mod frames;
 pub mod lab;
 pub mod netns;

@@ -8,7 +8,7 @@ mod packages;
 
 use anyhow::Result;
 
-pub(crate) use packages::Tool;
+pub(crate) use packages::{Tool, Unpacked};
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
@@ -26,6 +26,7 @@ pub(crate) fn setup(arguments: &Arguments) -> Result<()> {
     }
     packages::ensure(&Tool::ALL)?;
     prometheus();
+    web_servers();
     compiler::ensure_clippy(&toolchain)?;
     compiler::ensure_fuzzer()
 }
@@ -52,6 +53,14 @@ pub(crate) fn tools(tools: &[Tool]) -> Result<()> {
 pub(crate) fn prometheus() -> Option<std::path::PathBuf> {
     packages::prometheus().unwrap_or_else(|error| {
         eprintln!("setup: no Prometheus: {error:#}");
+        None
+    })
+}
+
+/// Where nginx and HAProxy are, likewise.
+pub(crate) fn web_servers() -> Option<Unpacked> {
+    packages::web_servers().unwrap_or_else(|error| {
+        eprintln!("setup: no web servers: {error:#}");
         None
     })
 }

@@ -6,8 +6,10 @@
 //! and returns; such tests count as skipped here, not as passed.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -81,10 +83,12 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
         // Optimised as the binaries are, since the tests also generate traffic and measure rates.
         kernel.args(["test", "--locked", "--release", "--no-fail-fast", "--package", "limiter-tests"]);
         kernel.env("LIMITER_BIN_DIR", workspace::binaries()?).env("LIMITER_SKIPPED_FILE", &skipped);
-        if let Some(directory) = setup::prometheus() {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let directories = std::env::split_paths(&path).chain([directory]);
-            kernel.env("PATH", std::env::join_paths(directories).context("PATH with one more directory")?);
+        let servers = setup::web_servers();
+        let libraries = servers.as_ref().and_then(|servers| servers.libraries.clone());
+        let programs = setup::prometheus().into_iter().chain(servers.map(|servers| servers.programs));
+        kernel.env("PATH", longer("PATH", programs)?);
+        if libraries.is_some() {
+            kernel.env("LD_LIBRARY_PATH", longer("LD_LIBRARY_PATH", libraries)?);
         }
         sum.run(kernel.args(["--", "--test-threads=1"]).args(options(arguments)))?;
         let late = fs::read_to_string(&skipped).with_context(|| format!("reading {}", skipped.display()))?;
@@ -92,6 +96,13 @@ pub(crate) fn test(arguments: &Arguments) -> Result<()> {
     }
     sum.print(start.elapsed().as_secs());
     sum.verdict()
+}
+
+/// The search path in `variable` with more directories behind.
+fn longer(variable: &str, more: impl IntoIterator<Item = PathBuf>) -> Result<OsString> {
+    let path = std::env::var_os(variable).unwrap_or_default();
+    let directories = std::env::split_paths(&path).filter(|directory| *directory != Path::new(""));
+    std::env::join_paths(directories.chain(more)).with_context(|| format!("{variable} with more directories"))
 }
 
 fn options(arguments: &Arguments) -> Vec<String> {
@@ -222,6 +233,15 @@ test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
             ["slow: takes an hour", "odd: no reason given", "generic_mode: this kernel has none"]
         );
         assert!(sum.verdict().is_err());
+    }
+
+    #[test]
+    fn search_paths_grow() {
+        let more = || [PathBuf::from("/a/bin"), PathBuf::from("/b")];
+        // Without the empty directory, which is the current one.
+        assert_eq!(longer("LIMITER_NO_SUCH_VARIABLE", more()).unwrap(), "/a/bin:/b");
+        let path = longer("PATH", more()).unwrap().into_string().unwrap();
+        assert!(path.ends_with(":/a/bin:/b") && path.len() > ":/a/bin:/b".len(), "{path}");
     }
 
     #[test]

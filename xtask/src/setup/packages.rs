@@ -1,6 +1,11 @@
 //! Programs that come from the system's packages.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -22,13 +27,16 @@ pub(crate) enum Tool {
     Bpftool,
     /// What the benchmark compares large lists with, beside nftables.
     Ipset,
+    /// What people call the API with.
+    Curl,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Ipset];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Ipset, Self::Curl];
     /// Those of the tests.
-    pub(crate) const OF_TESTS: [Self; 4] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool];
+    pub(crate) const OF_TESTS: [Self; 5] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Curl];
     /// Those of the benchmark.
     pub(crate) const OF_BENCH: [Self; 4] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Ipset];
 
@@ -39,6 +47,7 @@ impl Tool {
             Self::Nft => "nft",
             Self::Bpftool => "bpftool",
             Self::Ipset => "ipset",
+            Self::Curl => "curl",
         }
     }
 
@@ -50,6 +59,7 @@ impl Tool {
             Self::Nft => "nftables",
             Self::Bpftool => "bpftool",
             Self::Ipset => "ipset",
+            Self::Curl => "curl",
         }
     }
 }
@@ -112,14 +122,71 @@ pub(crate) fn prometheus() -> Result<Option<PathBuf>> {
         shell::run_behind_progress("refreshing the package lists", &mut apt("update"), LIMIT)?;
         download()?;
     }
-    for file in fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))? {
+    unpack(&directory, &directory)?;
+    Ok(Some(programs))
+}
+
+/// Unpacks the packages that lie in `from` to `directory`, and removes them.
+fn unpack(from: &Path, directory: &Path) -> Result<()> {
+    for file in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
         let file = file.context("reading a directory")?.path();
         if file.extension().is_some_and(|extension| extension == "deb") {
-            shell::output(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&directory))?;
+            shell::output(Command::new("dpkg-deb").arg("-x").arg(&file).arg(directory))?;
             fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
         }
     }
-    Ok(Some(programs))
+    Ok(())
+}
+
+/// Programs that are unpacked beside the build.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    /// For `PATH`.
+    pub(crate) programs: PathBuf,
+    /// For `LD_LIBRARY_PATH`: libraries that this system lacks.
+    pub(crate) libraries: Option<PathBuf>,
+}
+
+/// Where nginx and HAProxy are: `None` if they are on PATH anyway. Not installed either, since that would have them serve.
+pub(crate) fn web_servers() -> Result<Option<Unpacked>> {
+    const PACKAGES: [&str; 2] = ["nginx", "haproxy"];
+    if PACKAGES.iter().all(|program| workspace::find_program(program).is_some()) {
+        return Ok(None);
+    }
+    let directory = workspace::target()?.join("setup/web-servers");
+    let programs = directory.join("usr/sbin");
+    let there = || PACKAGES.iter().all(|program| programs.join(program).is_file());
+    if !there() {
+        if workspace::find_program("apt-get").is_none() {
+            bail!(
+                "there is no apt-get here; install {} by this system's package manager",
+                PACKAGES.join(" and ")
+            );
+        }
+        let archives = directory.join("archives");
+        fs::create_dir_all(archives.join("partial"))
+            .with_context(|| format!("creating {}", archives.display()))?;
+        let download = || {
+            let mut command = apt("install");
+            // Nothing of the system is touched, so no lock is needed, and no root.
+            command.args(["--download-only", "-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User=root"]);
+            command.arg("-o").arg(format!("Dir::Cache::archives={}", archives.display())).args(PACKAGES);
+            shell::run_behind_progress("downloading nginx and haproxy", &mut command, LIMIT)
+        };
+        if !known(&PACKAGES) || download().is_err() {
+            shell::run_behind_progress("refreshing the package lists", &mut apt("update"), LIMIT)?;
+            download()?;
+        }
+        unpack(&archives, &directory)?;
+    }
+    // Debian has them in a directory for each architecture.
+    let libraries = fs::read_dir(directory.join("usr/lib")).ok().and_then(|mut entries| {
+        entries.find_map(|entry| {
+            let path = entry.ok()?.path();
+            path.file_name()?.to_str()?.ends_with("-linux-gnu").then_some(path)
+        })
+    });
+    Ok(Some(Unpacked { programs, libraries }))
 }
 
 /// Whether apt's lists on this machine have all of `packages`.
