@@ -8,6 +8,7 @@ pub mod args;
 mod audit;
 mod counters;
 mod daemon;
+mod events;
 mod explain;
 mod failure;
 mod generate;
@@ -120,6 +121,7 @@ async fn command(session: &mut Session<impl Write>, command: Command) -> Result<
         Command::Report(report) => report::report(session, report).await,
         Command::Status => status::status(session).await,
         Command::Counters(counters) => counters::counters(session, &counters).await,
+        Command::Events => events::events(session).await,
         Command::Explain(explain) => explain::explain(session, &explain).await,
         Command::Reload => daemon::reload(session).await,
         Command::Token(token) => token::token(session, token).await,

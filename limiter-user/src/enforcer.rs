@@ -5,6 +5,7 @@
 //! not wait for the disk; all else to the disk first, so that nobody is let through on a word that a power cut forgets.
 //! What either refuses is taken back as a whole, and refused.
 
+pub(crate) mod events;
 mod explain;
 mod install;
 mod lists;
@@ -30,6 +31,7 @@ use crate::control::protocol::{
 use crate::dataplane::{ApplyError, Writer};
 use crate::heap;
 use crate::host::Lifelines;
+pub use events::Events;
 use lists::ListFile;
 use worker::Worker;
 
@@ -83,7 +85,8 @@ pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
     let (to_worker, commands) = mpsc::channel();
     let (publish, summary) = watch::channel(Arc::default());
     let peers = parameters.peers;
-    let (worker, started) = Worker::new(parameters, publish)?;
+    let events = Events::default();
+    let (worker, started) = Worker::new(parameters, publish, events.clone())?;
     // What was read and compared is large, and gone only now.
     heap::give_back();
     // The thread ends by itself, after `shutdown` or with the last handle; see `Worker::run`.
@@ -92,7 +95,7 @@ pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
         // Everything is closed by now. An error means that nobody waits any more.
         let _ = waits.map(|waits| waits.send(()));
     })?;
-    Ok((Handle { to_worker, summary, peers }, started))
+    Ok((Handle { to_worker, summary, peers, events }, started))
 }
 
 /// Who asks. Whether they may is the control server's business, but for what needs an operator.
@@ -312,9 +315,16 @@ pub struct Handle {
     to_worker: mpsc::Sender<Command>,
     summary: watch::Receiver<Arc<Summary>>,
     peers: fn() -> anyhow::Result<Vec<Address>>,
+    events: Events,
 }
 
 impl Handle {
+    /// What happens to the lists, whoever asked for it.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// Adds claims of the caller, or of the owner that the request names: all or none. Claims that are there get the new
     /// expiry and reason.
     ///

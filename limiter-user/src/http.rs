@@ -55,6 +55,10 @@ pub(crate) enum Version {
     Http2,
 }
 
+/// Comes with every request: for answers that have no end of their own.
+#[derive(Debug, Clone)]
+pub(crate) struct Stopping(pub(crate) watch::Receiver<bool>);
+
 /// Resolves when the daemon stops: the value becomes true, or its sender is gone.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A sender that is gone is a stop too.
@@ -70,7 +74,11 @@ pub(crate) async fn serve_connection(
     stop: watch::Receiver<bool>,
 ) {
     let io = TokioIo::new(Watched::new(stream, version, Arc::clone(&activity)));
-    let service = Answers { router: TowerToHyperService::new(router), activity: Arc::clone(&activity) };
+    let service = Answers {
+        router: TowerToHyperService::new(router),
+        activity: Arc::clone(&activity),
+        stop: stop.clone(),
+    };
     match version {
         Version::Http1 => {
             let connection = http1::Builder::new()
@@ -152,6 +160,7 @@ async fn drive(connection: impl Ends, activity: &Activity, mut stop: watch::Rece
 struct Answers {
     router: TowerToHyperService<Router>,
     activity: Arc<Activity>,
+    stop: watch::Receiver<bool>,
 }
 
 type Request = hyper::Request<Incoming>;
@@ -162,7 +171,8 @@ impl Service<Request> for Answers {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request) -> Self::Future {
+    fn call(&self, mut request: Request) -> Self::Future {
+        request.extensions_mut().insert(Stopping(self.stop.clone()));
         let exchange = self.activity.exchange();
         let answer = self.router.call(request);
         Box::pin(async move { Ok(answer.await?.map(|body| Answered::new(body, exchange))) })

@@ -103,6 +103,15 @@ pub enum Command {
     ///   limiter counters --all --json
     #[command(verbatim_doc_comment)]
     Counters(Counters),
+    /// Blocks and allows as they come and go
+    ///
+    /// Examples:
+    ///   limiter events
+    ///   limiter events --json
+    ///
+    /// A line for each request that changed something or was refused, and for claims that ended, whoever asked.
+    #[command(verbatim_doc_comment)]
+    Events,
     /// What happens to packets of an address, and why
     ///
     /// Examples:

@@ -1,5 +1,6 @@
 //! The other end of the API: over the control socket, or over TCP. One connection per request: a command makes one.
 
+mod events;
 mod place;
 mod tokens;
 
@@ -35,6 +36,7 @@ const MAX_LINE: usize = 1 << 20;
 /// An answer that is not a stream: `explain` with many claims is the largest.
 const MAX_ANSWER: usize = 64 << 20;
 
+pub use events::{EventStream, Heard};
 pub use place::{InvalidUrl, Place, Remote, Url};
 
 /// Why there is no answer.

@@ -2,12 +2,14 @@
 //!
 //! Times are RFC 3339 strings in UTC. Fields are only ever added.
 
+mod events;
 mod reports;
 mod tokens;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Action;
+pub use events::{Event, Happened, Lagged};
 pub use reports::{Blocked, Report, ReportResponse};
 pub use tokens::{NewToken, RotateRequest, Token, TokenList, TokenRequest};
 

@@ -7,6 +7,7 @@ mod changes;
 mod decisions;
 mod doors;
 mod estimate;
+mod events;
 mod gate;
 mod hits;
 mod idempotency;

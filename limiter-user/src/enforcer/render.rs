@@ -57,8 +57,14 @@ impl Now {
     }
 }
 
+/// When a claim ends; `None` for good.
+pub(super) fn ends(until: Nanos, now: Now) -> Option<String> {
+    let left = (until != Nanos::NEVER).then(|| Duration::from_nanos(until.saturating_sub(now.boot).0));
+    left.map(|left| time(now.wall.checked_add(left)))
+}
+
 /// RFC 3339 in UTC, to the second; the last moment that can be written for what is later.
-fn time(time: Option<SystemTime>) -> String {
+pub(super) fn time(time: Option<SystemTime>) -> String {
     let time = time.and_then(|time| jiff::Timestamp::try_from(time).ok()).unwrap_or(jiff::Timestamp::MAX);
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

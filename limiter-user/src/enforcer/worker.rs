@@ -19,8 +19,8 @@ use tokio::sync::{oneshot, watch};
 use super::install::Installer;
 use super::lists::{self, ListFile, Listed, Order};
 use super::{
-    Caller, Command, Cursor, Error, ImportOptions, Lookup, Now, Page, Parameters, Rehearsal, Reply, Started,
-    Summary, render,
+    Caller, Command, Cursor, Error, Events, ImportOptions, Lookup, Now, Page, Parameters, Rehearsal, Reply,
+    Started, Summary, render,
 };
 use crate::admission::brake::Brake;
 use crate::admission::{self, Admitted, Guards};
@@ -62,7 +62,7 @@ const MAX_SECONDS: u64 = 100 * 366 * 24 * 3600;
 const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 pub(super) struct Worker {
-    list: Blocklist,
+    pub(super) list: Blocklist,
     offences: Offences,
     reports: Reports,
     brake: Brake,
@@ -71,7 +71,7 @@ pub(super) struct Worker {
     unseen: Option<HashSet<Key>>,
     kernel: Installer,
     config: Arc<Config>,
-    clock: fn() -> Now,
+    pub(super) clock: fn() -> Now,
     operator: OwnerId,
     lists: Vec<Listed>,
     gather: fn() -> anyhow::Result<Lifelines>,
@@ -79,6 +79,7 @@ pub(super) struct Worker {
     /// What happened at the start, and later without anybody asking.
     warnings: Vec<String>,
     publish: watch::Sender<Arc<Summary>>,
+    pub(super) events: Events,
     /// Long requests that wait for their turn.
     waiting: VecDeque<Long>,
     /// The one that is being worked on.
@@ -129,6 +130,7 @@ impl Worker {
     pub(super) fn new(
         parameters: Parameters,
         publish: watch::Sender<Arc<Summary>>,
+        events: Events,
     ) -> anyhow::Result<(Self, Started)> {
         let Parameters { writer, config, boot_id, clock, lifelines, peers: _ } = parameters;
         let begun = clock();
@@ -169,6 +171,7 @@ impl Worker {
             lifelines: None,
             warnings: opened.warnings,
             publish,
+            events,
             waiting: VecDeque::new(),
             work: None,
             stopping: None,
@@ -817,7 +820,8 @@ impl Worker {
         match job {
             Job::Import(import) => self.end_import(*import),
             Job::Purge(purge) => self.end_purge(purge),
-            Job::Reload(Reloading { lists, sentences, reply, .. }) => {
+            Job::Reload(Reloading { lists, sentences, undo, reply, .. }) => {
+                self.tell_changed(&undo);
                 self.lists = lists;
                 self.reports.set_policies(self.config.policies.clone());
                 self.brake.set(self.config.blocks_per_minute);
@@ -904,6 +908,7 @@ impl Worker {
         for action in [Action::Block, Action::Allow] {
             decide_expired(action, &outcome.undo);
         }
+        self.tell_expired(&outcome.undo);
         // Neither matters much: what has expired says nothing, wherever it is left behind.
         self.kernel.apply_what_fits(outcome.changes, &[], &self.list);
         if let Err(NotStored(why)) = self.store.commit_later(&writes, now) {

@@ -6,6 +6,8 @@ use super::record;
 use super::routes::Shared;
 use crate::audit::Event;
 use crate::config::Action;
+use crate::control::protocol::Happened;
+use crate::enforcer::events;
 use crate::telemetry::DECISION;
 
 /// Prefixes that are named in an event; of larger requests only the number is told.
@@ -51,6 +53,9 @@ impl Decision<'_> {
 
     /// It was refused.
     pub(super) async fn refused(&self, shared: &Shared, why: &str) {
+        if !self.change.ends_with("-dry-run") {
+            self.tell_refused(shared, why);
+        }
         tracing::info!(
             target: DECISION,
             action = self.action.label(),
@@ -65,6 +70,20 @@ impl Decision<'_> {
         let (what, count) = (self.what(), u64::try_from(self.prefixes.len()).unwrap_or(u64::MAX));
         let event = Event { count, refused: Some(why), ..self.event(&what) };
         record::done(shared, self.caller, event).await;
+    }
+
+    fn tell_refused(&self, shared: &Shared, why: &str) {
+        shared.backend.enforcer.events().tell(|| {
+            let mut event = events::blank(Happened::Refused, self.action, (shared.backend.clock)());
+            event.count = u64::try_from(self.prefixes.len()).unwrap_or(u64::MAX);
+            let short = self.prefixes.iter().filter(|prefix| prefix.len() <= LONGEST);
+            event.prefixes = short.take(events::NAMED).cloned().collect();
+            event.owner = Some(self.caller.principal.owner_name());
+            event.actor = Some(self.caller.actor());
+            event.reason = self.reason.map(str::to_owned);
+            event.why = Some(why.to_owned());
+            event
+        });
     }
 
     /// As in audits: `block.add`.

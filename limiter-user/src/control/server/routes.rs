@@ -19,7 +19,7 @@ use super::body;
 use super::gate::{self, Caller, Gate, needs};
 use super::idempotency::Answers;
 use super::refusal::Refusal;
-use super::{Backend, Request, changes, listing, openapi, record, reports, tokens};
+use super::{Backend, Request, changes, events, listing, openapi, record, reports, tokens};
 use crate::access::Need;
 use crate::audit::Event;
 use crate::config;
@@ -39,6 +39,7 @@ const MAX_IMPORTS: [usize; 2] = [2, 1];
 pub(super) struct Shared {
     pub(super) backend: Backend,
     pub(super) imports: [Arc<Semaphore>; 2],
+    pub(super) listeners: [Arc<Semaphore>; 2],
     pub(super) once: Answers,
 }
 
@@ -50,7 +51,8 @@ pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 /// All routes, behind the gate. Connections add an [`super::gate::Origin`].
 pub(super) fn router(backend: Backend, gate: Gate) -> Router {
     let imports = MAX_IMPORTS.map(|number| Arc::new(Semaphore::new(number)));
-    let shared = Shared { backend, imports, once: Answers::default() };
+    let listeners = events::MAX_LISTENERS.map(|number| Arc::new(Semaphore::new(number)));
+    let shared = Shared { backend, imports, listeners, once: Answers::default() };
     routes()
         .router
         .fallback(async || {
@@ -81,6 +83,7 @@ pub(super) fn routes() -> Routes {
         .get("/v1/lookup/{address}", Need::Read, lookup)
         .get("/v1/status", Need::Read, status)
         .get("/v1/counters", Need::Read, counters)
+        .get("/v1/events", Need::Read, events::events)
         .post("/v1/config/check", Need::Config, check)
         .post("/v1/reload", Need::Config, reload)
         .post("/v1/detach", Need::Admin, detach)

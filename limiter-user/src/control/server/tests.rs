@@ -19,6 +19,7 @@ use crate::dataplane::memory::MemoryDataplane;
 use crate::enforcer::{Now, Parameters};
 use crate::host::Lifelines;
 
+mod events;
 mod reports;
 mod tcp;
 mod tokens;

@@ -13,8 +13,8 @@ use crate::admission::Admitted;
 use crate::blocklist::{Claim, Claimed, Edit, Key, Owner, OwnerId, Terms, actor, reason};
 use crate::config::Action;
 use crate::config::lists::Parsed;
-use crate::control::protocol::AddResponse;
-use crate::enforcer::{Caller, Error, ImportOptions, Rehearsal, Reply, lists, render};
+use crate::control::protocol::{AddResponse, Happened};
+use crate::enforcer::{Caller, Error, ImportOptions, Rehearsal, Reply, events, lists, render};
 use crate::prefixes::Prefixes;
 use crate::store::NotStored;
 
@@ -273,7 +273,21 @@ impl Worker {
 
     /// Answers an import that is done.
     pub(super) fn end_import(&self, import: Import) {
-        self.answer(import.reply, Ok(import.response));
+        let Import { admitted, asked, response, undo, reply, .. } = import;
+        if undo.len() > 0 && !response.dry_run {
+            self.events.tell(|| {
+                let now = (self.clock)();
+                let mut event = events::blank(Happened::Added, admitted.action(), now);
+                event.count = response.added + response.updated;
+                event.prefixes = undo.edited(0, events::NAMED).map(|prefix| prefix.to_string()).collect();
+                event.owner = Some(self.list.owner_of(asked.owner).to_string());
+                event.actor = asked.actor.as_deref().map(str::to_owned);
+                event.reason = asked.reason.as_deref().map(str::to_owned);
+                event.expires = render::ends(asked.until, now);
+                event
+            });
+        }
+        self.answer(reply, Ok(response));
     }
 }
 

@@ -6,8 +6,8 @@
 use super::{LOOKED_AT, Worker};
 use crate::blocklist::{Edit, Key, Owner, OwnerId};
 use crate::config::Action;
-use crate::control::protocol::{RemoveRequest, RemoveResponse};
-use crate::enforcer::{Caller, Error, Reply};
+use crate::control::protocol::{Happened, RemoveRequest, RemoveResponse};
+use crate::enforcer::{Caller, Error, Reply, events};
 use crate::store::NotStored;
 
 /// Claims that are taken out before others get their turn.
@@ -117,6 +117,14 @@ impl Worker {
     }
 
     pub(super) fn end_purge(&self, purge: Purge) {
+        if purge.removed > 0 {
+            self.events.tell(|| {
+                let mut event = events::blank(Happened::Removed, purge.action, (self.clock)());
+                event.count = purge.removed;
+                event.owner = Some(self.list.owner_of(purge.owner).to_string());
+                event
+            });
+        }
         let answer = match purge.refused {
             None => Ok(RemoveResponse { removed: purge.removed, ..RemoveResponse::default() }),
             Some(why) => Err(Error::NotDurable(format!(

@@ -421,9 +421,10 @@ impl Worker {
         let Unanswered { effect, outcome, .. } = request;
         let keys: Vec<Key> = outcome.undo.iter().map(Edit::key).collect();
         let done = match effect {
-            Effect::AtOnce => Ok(()),
-            Effect::Durable | Effect::Anyway => self.install(outcome).map(drop),
+            Effect::AtOnce => Ok(outcome.undo),
+            Effect::Durable | Effect::Anyway => self.install(outcome),
         };
+        let done = done.map(|undo| self.tell_changed(&undo));
         if effect == Effect::Anyway && done.is_ok() {
             self.decide(keys.into_iter());
         }
@@ -447,7 +448,8 @@ impl Worker {
                 let keys: Vec<Key> = outcome.undo.iter().map(Edit::key).collect();
                 match self.install(outcome) {
                     Err(error) => error,
-                    Ok(_) => {
+                    Ok(undo) => {
+                        self.tell_changed(&undo);
                         self.decide(keys.into_iter());
                         // What is not stored now is stored when the store is opened again.
                         Error::NotDurable(format!(

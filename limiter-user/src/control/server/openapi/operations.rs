@@ -37,6 +37,8 @@ pub(super) enum Gives {
     /// A page of the first, or lines of the second.
     PageOrLines(&'static str, &'static str),
     Text(&'static str),
+    /// Events of the first, and the second for those that were missed.
+    Events(&'static str, &'static str),
     Description,
 }
 
@@ -173,6 +175,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         query: &[],
         takes: Takes::Nothing,
         gives: Gives::Json("Counters"),
+    },
+    Operation {
+        method: "get",
+        path: "/v1/events",
+        summary: "What happens to the lists, whoever asked for it, as server-sent events named `added`, `removed`, \
+                  `expired`, `refused`; `lagged` in place of those that came faster than they were read. A comment \
+                  every 15 s. At most 16 listeners from the network.",
+        query: &[],
+        takes: Takes::Nothing,
+        gives: Gives::Events("Event", "Lagged"),
     },
     Operation {
         method: "post",

@@ -23,7 +23,9 @@ const UPDATE: &str = "UPDATE_DOCS";
     protocol::Counters,
     protocol::DetachRequest,
     protocol::Detached,
+    protocol::Event,
     protocol::Explanation,
+    protocol::Lagged,
     protocol::NewToken,
     protocol::Problem,
     protocol::Reloaded,
@@ -101,6 +103,10 @@ fn described(operation: &Operation, need: Option<Need>) -> Value {
         Gives::PageOrLines(page, each) => (
             "A page if there is a limit, else a line each.",
             content(&[("application/json", object(page)), ("application/x-ndjson", object(each))]),
+        ),
+        Gives::Events(event, lagged) => (
+            "For ever.",
+            content(&[("text/event-stream", json!({"oneOf": [object(event), object(lagged)]}))]),
         ),
         Gives::Text(about) => (about, content(&[("text/plain", json!({"type": "string"}))])),
         Gives::Description => (

@@ -219,7 +219,13 @@ async fn who_may_what() {
             assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"limiter\"");
         }
     }
-    for path in ["/v1/nothing", "/", "/v1/tokens/../status"] {
+    // Its answers have no end.
+    for (scope, token) in scopes.iter().copied().zip(&tokens) {
+        let answer = sender.send_request(request(token, "GET", "/v1/events", "")).await.unwrap();
+        let may = matches!(scope, "read" | "admin");
+        assert_eq!(answer.status(), if may { StatusCode::OK } else { StatusCode::FORBIDDEN }, "{scope}");
+    }
+    for path in ["/v1/nothing", "/", "/v1/tokens/../status", "/v1/events"] {
         let answer = Answer::of(sender.send_request(request("", "GET", path, "")).await.unwrap()).await;
         assert_eq!(answer.status, 401, "{path}: who is nobody learns nothing");
     }
