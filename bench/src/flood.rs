@@ -83,6 +83,7 @@ mod row {
     pub(super) const DROP_RANDOM: &str = "empty XDP drop, random sources";
     pub(super) const SEEN_HOT: &str = "XDP drop that reads the source, one source";
     pub(super) const SEEN_RANDOM: &str = "XDP drop that reads the source, random sources";
+    pub(super) const PASSED_RANDOM: &str = "XDP pass that reads the source, random sources";
     pub(super) const LISTED_HOT: &str = "limiter, 1M blocked, one of them";
     pub(super) const LISTED_RANDOM: &str = "limiter, 1M blocked, random ones of them";
     pub(super) const CLEAN_RANDOM: &str = "limiter, 1M blocked, random sources (pass)";
@@ -99,11 +100,11 @@ mod row {
 fn flood(lab: &Lab, (sender, receiver): (usize, usize), rounds: u32) -> Result<Figures> {
     let link = |number| Link::new(lab, number, receiver);
     let (unseen, seen, lists, limits) = (link(0)?, link(1)?, link(2)?, link(3)?);
-    let (nft_drop, nft_set, nft_limit) = (link(4)?, link(5)?, link(6)?);
+    let (nft_drop, nft_set, nft_limit, passed) = (link(4)?, link(5)?, link(6)?, link(7)?);
 
     let object = aya::include_bytes_aligned!(env!("BENCH_DROP_OBJECT"));
     let mut programs = Vec::new();
-    for (name, link) in [("unseen", &unseen), ("seen", &seen)] {
+    for (name, link) in [("unseen", &unseen), ("seen", &seen), ("passed", &passed)] {
         let mut program = Program::load(object, name, &[])?;
         program.attach(&lab.host, &link.name)?;
         programs.push(program);
@@ -112,6 +113,7 @@ fn flood(lab: &Lab, (sender, receiver): (usize, usize), rounds: u32) -> Result<F
     for (link, rule) in [
         (&unseen, Rule::Rest),
         (&seen, Rule::Rest),
+        (&passed, Rule::Rest),
         (&lists, Rule::Rest),
         (&limits, Rule::Rest),
         (&nft_drop, Rule::Drop),
@@ -131,6 +133,7 @@ fn flood(lab: &Lab, (sender, receiver): (usize, usize), rounds: u32) -> Result<F
         (row::DROP_RANDOM, &unseen, Model::Listed, listed, Expected::Dropped),
         (row::SEEN_HOT, &seen, Model::Hot, listed, Expected::Dropped),
         (row::SEEN_RANDOM, &seen, Model::Listed, listed, Expected::Dropped),
+        (row::PASSED_RANDOM, &passed, Model::Any, stranger, Expected::Passed),
         (row::LISTED_HOT, &lists, Model::Hot, listed, Expected::Dropped),
         (row::LISTED_RANDOM, &lists, Model::Listed, listed, Expected::Dropped),
         (row::CLEAN_RANDOM, &lists, Model::Any, listed, Expected::Passed),
@@ -186,6 +189,15 @@ fn print_floors(figures: &Figures) {
         if let Some(ratio) = figures.ratio(ours, floor) {
             println!("  blocked, {what}: {:.2} of an XDP drop that reads the source", ratio.median);
         }
+    }
+    if let Some(ratio) = figures.ratio(row::LIMIT_RANDOM, row::PASSED_RANDOM) {
+        println!("  limit, random sources: {:.2} of an XDP pass that reads the source", ratio.median);
+    }
+    if let Some(ratio) = figures.ratio(row::PASSED_RANDOM, row::NFT_LIMIT) {
+        println!("  which is {:.1} times as fast as nftables' limit: no limiter can be faster", ratio.median);
+    }
+    if let Some(ratio) = figures.ratio(row::SEEN_RANDOM, row::NFT_LISTED) {
+        println!("  an XDP drop that reads the source is {:.1} times as fast as nftables' set", ratio.median);
     }
     if let Some(ratio) = figures.net_ratio(row::NFT_LIMIT, row::LIMIT_RANDOM, row::NFT_DROP) {
         println!(

@@ -118,6 +118,22 @@ const fn places(key: u64, hash: u64, [_, other]: [u64; 2], buckets: u32) -> (u32
     (first, if second == first { first ^ (buckets > 1) as u32 } else { second })
 }
 
+/// How many of four times as many addresses as there are `buckets`, each `step` behind the last one, come into the fullest of
+/// them, up to 255. The number of buckets is a power of two; what is in them does not matter.
+///
+/// Lists are full of addresses in a row. A hash that is linear spreads them well with nearly every secret, and badly with a few.
+pub fn fullest(secret: u64, step: u32, buckets: &mut [u8]) -> u8 {
+    buckets.fill(0);
+    let count = u32::try_from(buckets.len()).unwrap_or(1 << 31);
+    for number in 0..count.saturating_mul(4) {
+        let place = low_bits(multiply(key(number.wrapping_mul(step), 32), secret), count);
+        if let Some(bucket) = buckets.get_mut(place as usize) {
+            *bucket = bucket.saturating_add(1);
+        }
+    }
+    buckets.iter().copied().max().unwrap_or(0)
+}
+
 /// What the tables say of `address`.
 #[inline(always)]
 pub fn lookup<M: Memory>(memory: &M, address: u32) -> Listed {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, anyhow};
 use limiter_common::abi::{self, MapSpec};
+use limiter_common::lists::v4;
 
 use super::lists::Replace;
 use super::log::KernelLog;
@@ -210,6 +211,15 @@ impl Placing<'_> {
     }
 }
 
+/// Attempts at a secret that [`spreads`]; one in four does.
+const DRAWS: usize = 64;
+/// Distances of addresses in lists: neighbours, every so many hosts, one of each network.
+const STEPS: [u32; 10] = [1, 2, 3, 4, 5, 8, 10, 16, 256, 65_536];
+/// Buckets of small tables and of large ones.
+const TABLES: [usize; 3] = [1 << 10, 1 << 13, 1 << 16];
+/// Of four in the mean. So many have room.
+const FULLEST: u8 = 8;
+
 /// The hash secret of this machine's tables: drawn once, kept as long as the tables.
 pub(super) fn secret(maps: &Maps) -> io::Result<[u64; 2]> {
     const KEY: [u8; 4] = [0; 4];
@@ -217,13 +227,57 @@ pub(super) fn secret(maps: &Maps) -> io::Result<[u64; 2]> {
     let mut bytes = [0; 16];
     bpf::lookup(map.fd(), &KEY, &mut bytes)?;
     if bytes == [0; 16] {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+        for word in bytes.chunks_exact_mut(8) {
+            word.copy_from_slice(&word_that_spreads()?.to_ne_bytes());
         }
         bpf::update(map.fd(), &KEY, &bytes)?;
     }
     let (first, second) = bytes.split_at(8);
     let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
     Ok([word(first), word(second)])
+}
+
+/// A random word, of the quarter of all that spread regular lists.
+fn word_that_spreads() -> io::Result<u64> {
+    let mut word = 0;
+    for _ in 0..DRAWS {
+        let mut bytes = [0; 8];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+        }
+        // An odd one takes nothing away from the keys.
+        word = u64::from_ne_bytes(bytes) | 1;
+        if spreads(word) {
+            break;
+        }
+    }
+    Ok(word)
+}
+
+/// Whether addresses that lie in a row, or in regular steps, share the buckets of [`v4`] about evenly.
+fn spreads(secret: u64) -> bool {
+    STEPS.iter().all(|step| {
+        TABLES.iter().all(|buckets| v4::fullest(secret, *step, &mut vec![0; *buckets]) <= FULLEST)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_put_neighbours_together_are_not_taken() {
+        // A step of one address goes nearly nowhere.
+        assert!(!spreads(1));
+        assert!(!spreads((1 << 32) + 1));
+        let mut random = 1_u64;
+        let good = (0..100).filter(|_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            spreads(random | 1)
+        });
+        let good = good.count();
+        assert!((10..60).contains(&good), "{good} of 100");
+        assert!(spreads(word_that_spreads().unwrap()));
+    }
 }
