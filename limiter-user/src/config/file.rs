@@ -41,8 +41,9 @@ const MIN_AUDIT: u64 = 64 << 10;
 const MAX_AUDIT: u64 = 1 << 30;
 /// The longest name of a list or rule.
 pub(super) const MAX_NAME: usize = 64;
-/// The longest path of a Unix socket: `sun_path` less its NUL.
-const MAX_SOCKET_PATH: usize = 107;
+/// The longest path of a Unix socket: `sun_path` less its NUL, and less what its name has more while the socket is made, a dot
+/// and the number of the process (`crate::socket_file`).
+const MAX_SOCKET_PATH: usize = 107 - 9;
 
 pub(super) fn parse(text: &str, file: &Path) -> Result<Config, Problems> {
     let report = Report::default();
@@ -278,7 +279,9 @@ fn control(mut table: Table<'_>) -> Control {
 pub(super) fn socket(value: &Value<'_>, what: &str) -> Option<PathBuf> {
     let socket = path(value, what)?;
     if socket.as_os_str().len() > MAX_SOCKET_PATH {
-        value.problem(format!("longer than the {MAX_SOCKET_PATH} bytes that the kernel takes for a socket"));
+        value.problem(format!(
+            "longer than {MAX_SOCKET_PATH} bytes, which is what the kernel takes for a socket"
+        ));
     }
     Some(socket)
 }

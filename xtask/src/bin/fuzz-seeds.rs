@@ -36,7 +36,12 @@ fn write() -> Result<()> {
     seed(directory, "config", "example", CONFIG.as_bytes())?;
     let token = format!("Bearer lmt_k3f7a2xq_{}", "0123456789abcdef".repeat(4));
     seed(directory, "tokens", "token", token.as_bytes())?;
-    seed(directory, "tokens", "jwt", b"bearer eyJhbGciOiJFUzI1NiJ9.e30.c2lnbmF0dXJl")
+    seed(directory, "tokens", "jwt", b"bearer eyJhbGciOiJFUzI1NiJ9.e30.c2lnbmF0dXJl")?;
+    let nginx = br#"<190>Nov 22 06:00:00 limiter: {"ip":"203.0.113.7","category":"rate_limit","weight":"3"}"#;
+    seed(directory, "hook", "nginx", nginx)?;
+    let haproxy =
+        b"<25>1 2026-11-22T06:00:00.000000+00:00 - haproxy 7 - - {\"ip\":\"2001:db8::7\",\"user\":\"a\"}\n";
+    seed(directory, "hook", "haproxy", haproxy)
 }
 
 fn seed(directory: &Path, target: &str, name: &str, bytes: &[u8]) -> Result<()> {
