@@ -6,6 +6,7 @@
 mod api;
 pub mod args;
 mod audit;
+mod confirm;
 mod counters;
 mod daemon;
 mod events;
@@ -119,6 +120,7 @@ async fn command(session: &mut Session<impl Write>, command: Command) -> Result<
         Command::Allow(Allow::Remove(remove)) => lists::remove(session, Action::Allow, &remove).await,
         Command::Allow(Allow::List(list)) => lists::list(session, Action::Allow, list.owner.as_ref()).await,
         Command::Report(report) => report::report(session, report).await,
+        Command::Confirm { id } => confirm::confirm(session, id).await,
         Command::Status => status::status(session).await,
         Command::Counters(counters) => counters::counters(session, &counters).await,
         Command::Events => events::events(session).await,

@@ -26,7 +26,7 @@ use crate::blocklist::Owner;
 use crate::config::{self, Action, Config};
 use crate::control::protocol::{
     AddRequest, AddResponse, Claim, Explanation, ListStatus, Offence, Problem, ProblemKind, RemoveRequest,
-    RemoveResponse, Report, ReportResponse,
+    RemoveResponse, Report, ReportResponse, UnconfirmedChange,
 };
 use crate::dataplane::{ApplyError, Writer};
 use crate::heap;
@@ -301,6 +301,8 @@ enum Command {
     Prepare([usize; 2]),
     Import(Action, config::lists::Parsed, ImportOptions, Option<Rehearsal>, Caller, Reply<AddResponse>),
     Report(Vec<Report>, Option<u64>, Caller, Reply<ReportResponse>),
+    Changes(Reply<Vec<UnconfirmedChange>>),
+    Confirm(u64, Caller, Reply<Option<UnconfirmedChange>>),
     Page(Action, Option<Owner>, Option<Cursor>, usize, Reply<Page>),
     Lookup(Address, Reply<(Lookup, Arc<Config>)>),
     Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
@@ -393,6 +395,24 @@ impl Handle {
         caller: Caller,
     ) -> Result<ReportResponse, Error> {
         self.ask(|reply| Command::Report(reports, most, caller, reply)).await
+    }
+
+    /// The changes that are rolled back unless somebody confirms them.
+    ///
+    /// # Errors
+    ///
+    /// If the enforcer is gone.
+    pub async fn changes(&self) -> Result<Vec<UnconfirmedChange>, Error> {
+        self.ask(Command::Changes).await
+    }
+
+    /// Keeps a change. `None` if none of the caller has this number: it may have been rolled back.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be stored; then the change is still rolled back.
+    pub async fn confirm(&self, id: u64, caller: Caller) -> Result<Option<UnconfirmedChange>, Error> {
+        self.ask(|reply| Command::Confirm(id, caller, reply)).await
     }
 
     /// Up to `limit` claims of `action` behind `after`; from the start if `None`. Only those of `owner` if there is one:

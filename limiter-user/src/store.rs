@@ -9,6 +9,7 @@ mod crc;
 mod expiry;
 mod file;
 mod offences;
+mod unconfirmed;
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -29,6 +30,8 @@ pub(crate) use file::set_aside;
 use file::{OpenError, guarded};
 use offences::OFFENCES;
 pub use offences::Repeat;
+use unconfirmed::UNCONFIRMED;
+pub use unconfirmed::{Unconfirmed, Undo};
 
 /// The blocks of claims. The version of their format is in the name.
 const CLAIMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("claims-3");
@@ -53,8 +56,16 @@ pub struct Record {
 #[derive(Debug, Clone)]
 pub enum Write {
     Put(Record),
-    Delete { prefix: Prefix, action: Action, owner: Owner },
+    Delete {
+        prefix: Prefix,
+        action: Action,
+        owner: Owner,
+    },
     Repeat(Repeat),
+    /// A change waits for being confirmed.
+    Unconfirmed(Unconfirmed),
+    /// It does not any more.
+    Confirmed(u64),
 }
 
 /// The store, and what was in it.
@@ -79,6 +90,7 @@ pub struct Records {
     len: usize,
     owners: BTreeSet<Owner>,
     repeats: Vec<Repeat>,
+    unconfirmed: Vec<Unconfirmed>,
 }
 
 /// A key and its value.
@@ -86,7 +98,14 @@ type RawBlock = (Box<[u8]>, Box<[u8]>);
 
 impl Records {
     fn none(boot: Boot) -> Self {
-        Self { blocks: Vec::new(), boot, len: 0, owners: BTreeSet::new(), repeats: Vec::new() }
+        Self {
+            blocks: Vec::new(),
+            boot,
+            len: 0,
+            owners: BTreeSet::new(),
+            repeats: Vec::new(),
+            unconfirmed: Vec::new(),
+        }
     }
 
     #[must_use]
@@ -108,6 +127,12 @@ impl Records {
     #[must_use]
     pub fn repeats(&self) -> &[Repeat] {
         &self.repeats
+    }
+
+    /// The changes that nobody has confirmed yet.
+    #[must_use]
+    pub fn unconfirmed(&self) -> &[Unconfirmed] {
+        &self.unconfirmed
     }
 
     /// Each of them; those with prefixes that are near each other in a row.
@@ -252,13 +277,19 @@ impl Store {
             writes.iter().filter_map(|write| Some((Id::of(write)?, write))).collect();
         let repeats = writes.iter().filter_map(|write| match write {
             Write::Repeat(repeat) => Some(repeat),
-            Write::Put(_) | Write::Delete { .. } => None,
+            Write::Put(_) | Write::Delete { .. } | Write::Unconfirmed(_) | Write::Confirmed(_) => None,
         });
         let repeats: Vec<&Repeat> = repeats.collect();
+        let changes = writes.iter().filter_map(|write| match write {
+            Write::Unconfirmed(change) => Some((change.id, Some(change))),
+            Write::Confirmed(id) => Some((*id, None)),
+            Write::Put(_) | Write::Delete { .. } | Write::Repeat(_) => None,
+        });
+        let changes: Vec<_> = changes.collect();
         // Neighbours share blocks. Stable: of two writes to one claim the later one counts.
         sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
         let boot = here(self.boot_id, now);
-        if let Err(error) = guarded(|| write(database, &sorted, &repeats, boot, durability)) {
+        if let Err(error) = guarded(|| write(database, &sorted, &repeats, &changes, boot, durability)) {
             let why = error.to_string();
             let refusal = self.refusal(&why);
             // After an error the library refuses everything until the file is opened again.
@@ -280,6 +311,7 @@ fn write(
     database: &Database,
     writes: &[(Id, &Write)],
     repeats: &[&Repeat],
+    changes: &[(u64, Option<&Unconfirmed>)],
     boot: Boot,
     durability: Durability,
 ) -> Result<(), redb::Error> {
@@ -316,6 +348,7 @@ fn write(
         }
     }
     offences::write(&transaction, repeats)?;
+    unconfirmed::write(&transaction, changes, boot)?;
     transaction.commit()?;
     Ok(())
 }
@@ -343,6 +376,11 @@ impl Contents {
 
     fn take_repeat(&mut self, key: &[u8], value: &[u8]) {
         self.records.repeats.extend(Repeat::decode(key, value));
+    }
+
+    fn take_unconfirmed(&mut self, key: &[u8], value: &[u8]) {
+        let boot = self.records.boot;
+        self.records.unconfirmed.extend(Unconfirmed::decode(key, value, boot));
     }
 
     fn take_version_2(&mut self, key: &[u8], value: &[u8]) {
@@ -429,6 +467,7 @@ fn read(database: &impl ReadableDatabase, boot: Boot) -> Result<Contents, redb::
     let transaction = database.begin_read()?;
     for_each(&transaction, CLAIMS, |key, value| contents.take(key, value))?;
     for_each(&transaction, OFFENCES, |key, value| contents.take_repeat(key, value))?;
+    for_each(&transaction, UNCONFIRMED, |key, value| contents.take_unconfirmed(key, value))?;
     for_each(&transaction, CLAIMS_2, |key, value| contents.take_version_2(key, value))?;
     Ok(contents)
 }
@@ -492,7 +531,8 @@ fn start_anew(
         open_file(path, boot_id, now).map(|(database, _)| database).map_err(|error| error.to_string());
     let mut store = Store { path: path.to_owned(), boot_id, state, later: false };
     let repeats = saved.repeats().iter().cloned().map(Write::Repeat);
-    let writes: Vec<Write> = saved.iter().map(Write::Put).chain(repeats).collect();
+    let unconfirmed = saved.unconfirmed().iter().cloned().map(Write::Unconfirmed);
+    let writes: Vec<Write> = saved.iter().map(Write::Put).chain(repeats).chain(unconfirmed).collect();
     if let Err(NotStored(why)) = store.commit(&writes, now) {
         warnings.push(format!("the claims that were read are in force but not stored: {why}"));
     }
@@ -508,10 +548,11 @@ fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Records {
         let mut builder = redb::Builder::new();
         let database = builder.set_cache_size(CACHE).open(path)?;
         let transaction = database.begin_read()?;
-        let tables: [(_, Take); 3] = [
+        let tables: [(_, Take); 4] = [
             (CLAIMS, Contents::take),
             (CLAIMS_2, Contents::take_version_2),
             (OFFENCES, Contents::take_repeat),
+            (UNCONFIRMED, Contents::take_unconfirmed),
         ];
         for (table, take) in tables {
             let table = match transaction.open_table(table) {

@@ -87,6 +87,19 @@ pub enum Command {
     /// for a block. Exits with 5 if no policy is for the category, with 6 if a guard refuses.
     #[command(verbatim_doc_comment)]
     Report(Report),
+    /// Keep a change that was made with --confirm, or list those that wait
+    ///
+    /// Examples:
+    ///   limiter block add 192.0.2.0/24 --confirm 60s
+    ///   limiter confirm
+    ///   limiter confirm 1763791234567
+    ///
+    /// What nobody confirms in time is rolled back, also if the daemon was killed in between.
+    #[command(verbatim_doc_comment)]
+    Confirm {
+        /// As `--confirm` said it
+        id: Option<u64>,
+    },
     /// Whether everything is protected
     ///
     /// Examples:
@@ -298,6 +311,9 @@ pub struct Add {
     /// Say what would happen, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Roll it back after this time, up to 1h, unless `limiter confirm` keeps it
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    pub confirm: Option<Lifetime>,
 }
 
 #[derive(Debug, Args)]
@@ -338,6 +354,9 @@ pub struct Remove {
     /// Say what would happen, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Roll it back after this time, up to 1h, unless `limiter confirm` keeps it
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    pub confirm: Option<Lifetime>,
 }
 
 #[derive(Debug, Args)]

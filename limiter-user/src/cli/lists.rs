@@ -13,7 +13,7 @@ use crate::cli::render::{self, counted};
 use crate::config::Action;
 use crate::control::client::ClientError;
 use crate::control::protocol::{AddRequest, AddResponse, Escalated, RemoveRequest};
-use crate::duration::rough;
+use crate::duration::{Lifetime, rough};
 
 pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: &Add) -> Result<Exit, Stop> {
     let prefixes = prefixes(&add.addresses)?;
@@ -40,6 +40,7 @@ pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: 
         ssh_peer: session.ssh_peer.clone(),
         owner: add.owner.as_ref().map(ToString::to_string),
         dry_run: add.dry_run,
+        confirm_seconds: seconds_of(add.confirm)?,
     };
     let done = session.client.add(action, &request).await?;
     if session.json {
@@ -54,6 +55,7 @@ pub(super) async fn add(session: &mut Session<impl Write>, action: Action, add: 
     let sentence = if sentence.is_empty() { "nothing to do".to_owned() } else { sentence.join(", ") };
     writeln!(session.out, "{}{sentence}", render::rehearsed(done.dry_run))?;
     render::cuts(&mut session.out, session.palette, done.cuts)?;
+    render::to_confirm(&mut session.out, done.change.as_deref())?;
     for Escalated { prefix, level, seconds } in &done.escalated {
         writeln!(session.out, "{} for {}, level {level}", render::printable(prefix), rough(*seconds))?;
     }
@@ -75,11 +77,13 @@ pub(super) async fn remove(
             confirm(action, claims, owner.as_deref().unwrap_or_default())?;
         }
         let (expected, dry_run) = (Some(claims), remove.dry_run);
-        RemoveRequest { owner, all: true, expected, dry_run, ..RemoveRequest::default() }
+        let confirm_seconds = seconds_of(remove.confirm)?;
+        RemoveRequest { owner, all: true, expected, dry_run, confirm_seconds, ..RemoveRequest::default() }
     } else {
         let prefixes = prefixes(&remove.addresses)?;
         let Remove { all_owners, dry_run, .. } = *remove;
-        RemoveRequest { prefixes, owner, all_owners, dry_run, ..RemoveRequest::default() }
+        let confirm_seconds = seconds_of(remove.confirm)?;
+        RemoveRequest { prefixes, owner, all_owners, dry_run, confirm_seconds, ..RemoveRequest::default() }
     };
     let done = session.client.remove(action, &request).await?;
     if session.json {
@@ -88,6 +92,7 @@ pub(super) async fn remove(
         let dry_run = render::rehearsed(done.dry_run);
         writeln!(session.out, "{dry_run}{}", counted(done.removed, "removed", "removed"))?;
         render::cuts(&mut session.out, session.palette, done.cuts)?;
+        render::to_confirm(&mut session.out, done.change.as_deref())?;
         for prefix in &done.still_listed {
             writeln!(io::stderr(), "limiter: still listed: {}", render::printable(prefix))?;
         }
@@ -96,6 +101,15 @@ pub(super) async fn remove(
         }
     }
     Ok(if done.missing.is_empty() { Exit::Ok } else { Exit::NotFound })
+}
+
+/// The time of `--confirm`.
+fn seconds_of(confirm: Option<Lifetime>) -> Result<Option<u64>, Stop> {
+    match confirm.map(Lifetime::seconds) {
+        Some(None) => Err(Failure::usage("--confirm needs a time, like 60s").into()),
+        Some(seconds) => Ok(seconds),
+        None => Ok(None),
+    }
 }
 
 /// How many claims `owner` has.

@@ -319,6 +319,14 @@ pub(super) fn rehearsed(dry_run: bool) -> &'static str {
     if dry_run { "nothing was changed, but would be: " } else { "" }
 }
 
+/// How to keep a change, if it has to be confirmed.
+pub(super) fn to_confirm(out: &mut impl Write, change: Option<&str>) -> io::Result<()> {
+    match change {
+        None => Ok(()),
+        Some(id) => writeln!(out, "rolled back unless you keep it: limiter confirm {}", printable(id)),
+    }
+}
+
 /// Whom a dry run would cut off, if it says so.
 pub(super) fn cuts(out: &mut impl Write, palette: Palette, cuts: Option<u64>) -> io::Result<()> {
     match cuts {

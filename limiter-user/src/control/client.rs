@@ -23,8 +23,8 @@ use serde::de::DeserializeOwned;
 use crate::blocklist::Owner;
 use crate::config::Action;
 use crate::control::protocol::{
-    AddRequest, AddResponse, Claim, Counters, DetachRequest, Detached, Explanation, Problem, ProblemKind,
-    Reloaded, RemoveRequest, RemoveResponse, Report, ReportResponse, Status,
+    AddRequest, AddResponse, ChangeList, Claim, Counters, DetachRequest, Detached, Explanation, Problem,
+    ProblemKind, Reloaded, RemoveRequest, RemoveResponse, Report, ReportResponse, Status, UnconfirmedChange,
 };
 
 /// For the answer to begin, and for each further piece of it. A thread of the daemon may be busy for a second or two.
@@ -188,6 +188,18 @@ impl Client {
             [report] => self.post("/v1/reports", report).await,
             reports => self.post("/v1/reports", &reports).await,
         }
+    }
+
+    /// The changes that wait for being confirmed.
+    pub async fn changes(&self) -> Result<ChangeList, ClientError> {
+        self.get("/v1/changes").await
+    }
+
+    /// Keeps a change.
+    pub async fn confirm(&self, id: u64) -> Result<UnconfirmedChange, ClientError> {
+        let path = format!("/v1/changes/{id}/confirm");
+        let answer = self.send(Method::POST, &path, "", empty(), ANSWER).await?;
+        self.decode(answer).await
     }
 
     /// The claims, or those of `owner`, as the daemon sends them.

@@ -2,6 +2,7 @@
 //!
 //! Times are RFC 3339 strings in UTC. Fields are only ever added.
 
+mod changes;
 mod events;
 mod reports;
 mod tokens;
@@ -9,6 +10,7 @@ mod tokens;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Action;
+pub use changes::{ChangeList, UnconfirmedChange};
 pub use events::{Event, Happened, Lagged};
 pub use reports::{Blocked, Report, ReportResponse};
 pub use tokens::{NewToken, RotateRequest, Token, TokenList, TokenRequest};
@@ -41,6 +43,9 @@ pub struct AddRequest {
     /// Checks everything and says what would happen; nothing is changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// Rolls the change back after so many seconds, up to 3600, unless it is confirmed: `POST /v1/changes/ID/confirm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_seconds: Option<u64>,
 }
 
 /// All of them are durable and in force, unless it was a dry run.
@@ -66,6 +71,9 @@ pub struct AddResponse {
     /// Absent for who may not read, and if the kernel does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cuts: Option<u64>,
+    /// The change that has to be confirmed, if it was asked for and anything is different.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
 }
 
 /// A block whose time depends on those before.
@@ -99,6 +107,9 @@ pub struct RemoveRequest {
     /// Checks everything and says what would happen; nothing is changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// Rolls the change back after so many seconds, up to 3600, unless it is confirmed: `POST /v1/changes/ID/confirm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_seconds: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +128,9 @@ pub struct RemoveResponse {
     /// Absent for who may not read, and if the kernel does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cuts: Option<u64>,
+    /// The change that has to be confirmed, if it was asked for and anything is different.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
 }
 
 /// One owner's word on one prefix.

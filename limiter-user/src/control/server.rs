@@ -4,6 +4,7 @@
 
 mod body;
 mod changes;
+mod confirm;
 mod decisions;
 mod doors;
 mod estimate;

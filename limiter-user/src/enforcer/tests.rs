@@ -29,6 +29,7 @@ macro_rules! clock {
 }
 
 mod brake;
+mod confirm;
 mod dry_run;
 mod reports;
 

@@ -1,6 +1,7 @@
 //! The thread of the enforcer.
 
 mod brake;
+mod confirm;
 mod import;
 mod purge;
 mod rehearsal;
@@ -33,7 +34,7 @@ use crate::heap;
 use crate::host::Lifelines;
 use crate::prefixes::Prefixes;
 use crate::reports::Reports;
-use crate::store::{NotStored, Record, Repeat, Store, Write};
+use crate::store::{NotStored, Record, Repeat, Store, Unconfirmed, Write};
 use crate::telemetry::DECISION;
 use import::{Asked, Import, not_kept};
 use purge::Purge;
@@ -66,6 +67,7 @@ pub(super) struct Worker {
     offences: Offences,
     reports: Reports,
     brake: Brake,
+    unconfirmed: Vec<Unconfirmed>,
     store: Store,
     /// While what is stored could not be read: what was decided meanwhile, which outranks it.
     unseen: Option<HashSet<Key>>,
@@ -153,6 +155,7 @@ impl Worker {
         }));
 
         let offences = remembered(&mut list, &config.escalation, records.repeats());
+        let unconfirmed = records.unconfirmed().to_vec();
         drop(records);
 
         let mut worker = Self {
@@ -160,6 +163,7 @@ impl Worker {
             offences,
             reports: Reports::new(config.policies.clone()),
             brake: Brake::new(config.blocks_per_minute),
+            unconfirmed,
             store: opened.store,
             unseen: opened.unseen.then(HashSet::new),
             kernel,
@@ -206,6 +210,7 @@ impl Worker {
             tracing::warn!("{problem}");
         }
         worker.expire();
+        worker.roll_back();
         worker.publish();
         let took = (clock)().boot.saturating_sub(begun.boot);
         let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
@@ -310,6 +315,7 @@ impl Worker {
                 self.settle();
             }
             self.expire();
+            self.roll_back();
             self.work();
             self.publish();
             if !alive && self.work.is_none() && self.waiting.is_empty() {
@@ -364,6 +370,15 @@ impl Worker {
             let changes = self.list.apply(found).changes;
             self.kernel.apply_what_fits(changes, &[], &self.list);
         }
+        for change in records.unconfirmed() {
+            let known = self.unconfirmed.iter().any(|known| known.id == change.id);
+            match decided {
+                Some(_) if !known => self.unconfirmed.push(change.clone()),
+                None if !known => writes.push(Write::Confirmed(change.id)),
+                Some(_) | None => {}
+            }
+        }
+        writes.extend(self.unconfirmed.iter().cloned().map(Write::Unconfirmed));
         stored.sort_unstable();
         let unstored = self.list.from(None).filter(|claim| stored.binary_search(&claim.key).is_err());
         writes.extend(unstored.filter_map(|claim| self.write_of(&Edit::Set(claim))));
@@ -443,7 +458,8 @@ impl Worker {
     /// How long nothing has to be done.
     fn idle(&self) -> Duration {
         let now = (self.clock)().boot;
-        let left = self.list.next_expiry().map_or(Nanos::NEVER, |next| next.saturating_sub(now));
+        let next = self.list.next_expiry().into_iter().chain(self.next_rollback()).min();
+        let left = next.map_or(Nanos::NEVER, |next| next.saturating_sub(now));
         // A little later, so that one look finds all that expires together.
         (Duration::from_nanos(left.0) + Duration::from_millis(1)).min(LOOK_AROUND)
     }
@@ -462,6 +478,12 @@ impl Worker {
             }
             Command::Report(reports, most, caller, reply) => {
                 self.report(together, &reports, most, &caller, reply);
+            }
+            Command::Changes(reply) => drop(reply.send(Ok(self.changes()))),
+            Command::Confirm(id, caller, reply) => {
+                self.finish(together);
+                let confirmed = self.confirm(id, &caller);
+                self.answer(reply, confirmed);
             }
             Command::Page(action, owner, after, limit, reply) => {
                 drop(reply.send(Ok(self.page(action, owner.as_ref(), after, limit))));

@@ -66,7 +66,7 @@ impl Id {
         let (prefix, action, owner) = match write {
             Write::Put(Record { prefix, action, owner, .. }) => (prefix, action, owner),
             Write::Delete { prefix, action, owner } => (prefix, action, owner),
-            Write::Repeat(_) => return None,
+            Write::Repeat(_) | Write::Unconfirmed(_) | Write::Confirmed(_) => return None,
         };
         Some(Self::new(*prefix, *action, owner.clone()))
     }

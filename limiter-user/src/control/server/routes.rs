@@ -19,7 +19,7 @@ use super::body;
 use super::gate::{self, Caller, Gate, needs};
 use super::idempotency::Answers;
 use super::refusal::Refusal;
-use super::{Backend, Request, changes, events, listing, openapi, record, reports, tokens};
+use super::{Backend, Request, changes, confirm, events, listing, openapi, record, reports, tokens};
 use crate::access::Need;
 use crate::audit::Event;
 use crate::config;
@@ -87,6 +87,8 @@ pub(super) fn routes() -> Routes {
         .post("/v1/config/check", Need::Config, check)
         .post("/v1/reload", Need::Config, reload)
         .post("/v1/detach", Need::Admin, detach)
+        .get("/v1/changes", Need::Read, confirm::list)
+        .post("/v1/changes/{id}/confirm", Need::Block(None), confirm::confirm)
         .get("/v1/tokens", Need::Admin, tokens::list)
         .post("/v1/tokens", Need::Admin, tokens::create)
         .post("/v1/tokens/{id}/revoke", Need::Admin, tokens::revoke)

@@ -135,6 +135,12 @@ impl Worker {
             Ok(Some((owner, admitted))) => {
                 if !dry_run {
                     self.kernel.expect_all(admitted.prefixes());
+                    let released = self.release(|key| {
+                        key.owner == owner && key.action == action && admitted.prefixes().contains(key.prefix)
+                    });
+                    if let Err(NotStored(why)) = self.store.commit_later(&released, (self.clock)()) {
+                        tracing::warn!("changes that wait are not stored: {why}");
+                    }
                 }
                 Some(Import {
                     admitted,

@@ -42,7 +42,13 @@ impl Worker {
                 self.answer(reply, Ok(RemoveResponse { removed, dry_run, ..RemoveResponse::default() }));
                 None
             }
-            Ok(owner) => Some(Purge { action, owner, after: None, removed: 0, refused: None, reply }),
+            Ok(owner) => {
+                let released = self.release(|key| key.owner == owner && key.action == action);
+                if let Err(NotStored(why)) = self.store.commit_later(&released, (self.clock)()) {
+                    tracing::warn!("changes that wait are not stored: {why}");
+                }
+                Some(Purge { action, owner, after: None, removed: 0, refused: None, reply })
+            }
             Err(error) => {
                 self.answer(reply, Err(error));
                 None
@@ -59,6 +65,9 @@ impl Worker {
         let invalid = |detail: String| Error::Invalid { detail, items: Vec::new() };
         if caller.owner != Owner::Operator {
             return Err(Error::Denied("only operators may remove all that somebody claims".to_owned()));
+        }
+        if request.confirm_seconds.is_some() {
+            return Err(invalid("all cannot wait for being confirmed; nothing was changed".to_owned()));
         }
         if request.owner.is_none() || request.all_owners || !request.prefixes.is_empty() {
             let detail = "all needs an owner, and neither prefixes nor all_owners; nothing was changed";

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use limiter_common::{Nanos, Prefix};
 
+use super::confirm::Confirm;
 use super::import::not_kept;
 use super::rehearsal::newly;
 use super::{TOLD, Worker, prefixes};
@@ -94,6 +95,8 @@ pub(super) struct Unanswered {
     outcome: Outcome,
     /// What was remembered of offenders before.
     former: Vec<(Offender, Option<Offence>)>,
+    /// The change that waits for being confirmed.
+    change: Option<u64>,
     /// Nothing has to be stored, neither of this request nor of one before that it relies on.
     idle: bool,
 }
@@ -112,6 +115,8 @@ pub(super) enum Answer {
 pub(super) struct Planned {
     pub(super) edits: Vec<Edit>,
     pub(super) former: Vec<(Offender, Option<Offence>)>,
+    /// Rolled back unless somebody confirms it.
+    pub(super) confirm: Option<Confirm>,
 }
 
 impl Worker {
@@ -160,7 +165,9 @@ impl Worker {
         let prefixes = prefixes(&request.prefixes)?;
         let effect = Effect::of(action, true);
         let relies = rehearsal.is_none() && self.make_way(together, effect, &prefixes);
-        let AddRequest { seconds, escalate, reason, force, ssh_peer, owner, dry_run, .. } = request;
+        let AddRequest {
+            seconds, escalate, reason, force, ssh_peer, owner, dry_run, confirm_seconds, ..
+        } = request;
         let options = ImportOptions { seconds, reason, force, ssh_peer, owner, dry_run };
         if escalate && (action == Action::Allow || seconds.is_some()) {
             let detail = "escalate is for blocks, and takes no seconds; nothing was changed".to_owned();
@@ -175,11 +182,23 @@ impl Worker {
         }
         let asked = self.asked(&options, owner, caller);
         let mut response = AddResponse { dry_run, ..AddResponse::default() };
-        let planned = if escalate {
+        let confirm = match confirm_seconds {
+            None => None,
+            Some(_) if escalate => {
+                let detail = "what escalates cannot wait for being confirmed; nothing was changed".to_owned();
+                return Err(Error::Invalid { detail, items: Vec::new() });
+            }
+            Some(seconds) => {
+                let key = |prefix| Key { prefix, action, owner };
+                let keys = admitted.prefixes().iter().map(key).collect();
+                Some(self.to_confirm(seconds, format!("{}.add", action.label()), &keys, caller)?)
+            }
+        };
+        let mut planned = if escalate {
             self.escalated(admitted.prefixes(), &asked, None, &mut response)
         } else {
             let edits = self.edits(action, admitted.prefixes().iter(), &asked, &mut response);
-            Planned { edits, former: Vec::new() }
+            Planned { edits, former: Vec::new(), confirm: None }
         };
         let room = lists::room(&self.list, self.config.capacity, &planned.edits).map_err(Error::Full);
         let may = room.and_then(|_| match rehearsal {
@@ -192,7 +211,19 @@ impl Worker {
             response.cuts = rehearsal.and_then(|with| self.cut_by(with, action, admitted.prefixes()));
             return Ok((None, response));
         }
-        Ok((Some(self.begin(together, effect, planned, relies)?), response))
+        if let Some(confirm) = confirm {
+            planned.confirm = Some(confirm);
+        } else if !self.unconfirmed.is_empty() {
+            // Also what stays as it is: somebody has said it for good.
+            let about = |key: &Key| {
+                key.owner == owner && key.action == action && admitted.prefixes().contains(key.prefix)
+            };
+            let mut writes = self.release(about);
+            together.writes.append(&mut writes);
+        }
+        let unanswered = self.begin(together, effect, planned, relies)?;
+        response.change = unanswered.change.map(|id| id.to_string());
+        Ok((Some(unanswered), response))
     }
 
     fn begin_remove(
@@ -243,7 +274,24 @@ impl Worker {
             });
             return Ok((None, Ok(response)));
         }
-        let unanswered = self.begin(together, effect, Planned { edits, former: Vec::new() }, relies)?;
+        let confirm = match request.confirm_seconds {
+            None => None,
+            Some(seconds) => {
+                let keys = edits.iter().map(Edit::key).collect();
+                Some(self.to_confirm(seconds, format!("{}.remove", action.label()), &keys, caller)?)
+            }
+        };
+        if confirm.is_none() && !self.unconfirmed.is_empty() {
+            let about = |key: &Key| {
+                let whose = key.owner == owner || request.all_owners;
+                whose && key.action == action && prefixes.contains(key.prefix)
+            };
+            let mut writes = self.release(about);
+            together.writes.append(&mut writes);
+        }
+        let unanswered =
+            self.begin(together, effect, Planned { edits, former: Vec::new(), confirm }, relies)?;
+        response.change = unanswered.change.map(|id| id.to_string());
         let unanswered = Some(unanswered);
         if let (Some(_), Some(why)) = (&self.unseen, self.store.problem())
             && !response.missing.is_empty()
@@ -352,12 +400,16 @@ impl Worker {
         planned: Planned,
         relies: bool,
     ) -> Result<Unanswered, Error> {
-        let Planned { edits, former } = planned;
+        let Planned { edits, former, confirm } = planned;
         self.touch(&edits);
         let idle = edits.is_empty() && !relies;
         let mut writes = self.writes_of(&edits);
         writes.extend(former.iter().map(|(offender, _)| Write::Repeat(self.repeat(*offender))));
         let keys: Vec<Prefix> = edits.iter().map(|edit| edit.key().prefix).collect();
+        if !self.unconfirmed.is_empty() {
+            let about: HashSet<Key> = edits.iter().map(Edit::key).collect();
+            writes.extend(self.release(|key| about.contains(key)));
+        }
         let mut outcome = self.list.apply(edits);
         if effect == Effect::AtOnce {
             match self.install(outcome) {
@@ -368,10 +420,17 @@ impl Worker {
                 }
             }
         }
+        let change = confirm.filter(|_| !outcome.undo.is_empty());
+        let change = change.map(|confirm| self.unconfirmed(confirm, &outcome.undo));
+        let id = change.as_ref().map(|change| change.id);
+        if let Some(change) = change {
+            writes.push(Write::Unconfirmed(change.clone()));
+            self.unconfirmed.push(change);
+        }
         together.prefixes.extend(keys);
         together.writes.append(&mut writes);
         together.deferred |= effect != Effect::AtOnce;
-        Ok(Unanswered { effect, outcome, former, idle })
+        Ok(Unanswered { effect, outcome, former, change: id, idle })
     }
 
     /// What the store has to know of an offender.
@@ -433,9 +492,12 @@ impl Worker {
 
     /// Does what can be done without the disk.
     fn refuse(&mut self, request: Unanswered, why: &str) -> Result<(), Error> {
-        let Unanswered { effect, outcome, former, idle } = request;
+        let Unanswered { effect, outcome, former, change, idle } = request;
         if idle {
             return Ok(());
+        }
+        if effect != Effect::Anyway {
+            self.unconfirmed.retain(|unconfirmed| Some(unconfirmed.id) != change);
         }
         self.remember(former);
         Err(match effect {

@@ -212,6 +212,22 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     Operation {
         method: "get",
+        path: "/v1/changes",
+        summary: "The changes that are rolled back unless somebody confirms them.",
+        query: &[],
+        takes: Takes::Nothing,
+        gives: Gives::Json("ChangeList"),
+    },
+    Operation {
+        method: "post",
+        path: "/v1/changes/{id}/confirm",
+        summary: "Keep a change that was made with `confirm_seconds`: one's own, or as an operator anybody's.",
+        query: &[],
+        takes: Takes::Nothing,
+        gives: Gives::Json("UnconfirmedChange"),
+    },
+    Operation {
+        method: "get",
         path: "/v1/tokens",
         summary: "All tokens, without their secrets.",
         query: &[],

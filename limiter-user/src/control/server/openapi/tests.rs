@@ -38,6 +38,8 @@ const UPDATE: &str = "UPDATE_DOCS";
     protocol::Token,
     protocol::TokenList,
     protocol::TokenRequest,
+    protocol::ChangeList,
+    protocol::UnconfirmedChange,
 )))]
 struct Objects;
 

@@ -163,7 +163,7 @@ async fn who_may_what() {
     let add = r#"{"prefixes":["192.0.2.7"]}"#;
     let scopes = ["read", "report", "block:host", "block:prefix/24", "allow", "config", "admin"];
     let tokens: Vec<String> = scopes.iter().map(|scope| network.token(scope)).collect();
-    let rows: [(&str, &str, &str, &[&str]); 21] = [
+    let rows: [(&str, &str, &str, &[&str]); 23] = [
         ("GET", "/v1/blocks", "", &["read"]),
         ("POST", "/v1/blocks", add, &["block:host", "block:prefix/24"]),
         ("POST", "/v1/blocks", r#"{"prefixes":["192.0.2.0/24"]}"#, &["block:prefix/24"]),
@@ -180,6 +180,8 @@ async fn who_may_what() {
         ("GET", "/v1/status", "", &["read"]),
         ("GET", "/v1/openapi.json", "", &["read"]),
         ("POST", "/v1/config/check", "[[interface]]\nname = \"eth0\"\n", &["config"]),
+        ("GET", "/v1/changes", "", &["read"]),
+        ("POST", "/v1/changes/7/confirm", "", &["block:host", "block:prefix/24"]),
         ("POST", "/v1/detach", "{}", &[]),
         ("POST", "/v1/tokens", r#"{"name":"x","scopes":["read"]}"#, &[]),
         ("GET", "/v1/tokens", "", &[]),
