@@ -4,20 +4,10 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-
-// The module's source instead of a dependency on limiter-user: it is pure, and the daemon around it would make the
-// fuzzer compile for minutes.
-#[expect(dead_code, unused_imports, reason = "the daemon uses what this target does not")]
-#[path = "../../../limiter-user/src"]
-mod limiter_user {
-    pub(crate) mod config;
-    pub(crate) mod prefixes;
-}
-// Where the module looks for it.
-use limiter_user::prefixes;
+use limiter_user::config;
 
 fuzz_target!(|text: &str| {
-    let Err(refusal) = limiter_user::config::parse(text, Path::new("limiter.toml")) else { return };
+    let Err(refusal) = config::parse(text, Path::new("limiter.toml")) else { return };
     assert!(!refusal.problems.is_empty(), "a refusal gives no reason");
     let lines: Vec<_> = text.split('\n').collect();
     for problem in &refusal.problems {

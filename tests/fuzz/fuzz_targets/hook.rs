@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-// The source instead of a dependency on limiter-user, as in `config`.
+// The source: not all of it is public.
 #[path = "../../../limiter-user/src/hook/frame.rs"]
 mod frame;
 

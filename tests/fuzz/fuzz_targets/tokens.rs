@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-// The source instead of a dependency on limiter-user, as in `config`.
+// The source: it is not public.
 #[expect(dead_code, reason = "the daemon uses what this target does not")]
 #[path = "../../../limiter-user/src/access/authorization.rs"]
 mod authorization;
