@@ -1,7 +1,7 @@
 //! The audit trail: who asked for what, and what came of it, one JSON object a line, append-only.
 //!
 //! The records are a chain: each names the SHA-256 of the line before it, across the files into which the trail is
-//! rotated. So a record that was changed, taken out or put in shows ([`verify`]), and since the last link is written down
+//! rotated. So a record that was changed, taken out or put in shows ([`verify()`]), and since the last link is written down
 //! beside the trail, so does a trail that was cut off. Whoever may write both files can forge a whole trail: send the
 //! records elsewhere too, where that matters.
 //!

@@ -83,7 +83,7 @@ pub enum Command {
     ///   limiter report 192.0.2.7 --category login_failed
     ///   limiter report 192.0.2.7 --category login_failed --account alice --weight 3
     ///
-    /// The weights of what is reported in a category add up; a [[policy]] of the configuration says when that is enough
+    /// The weights of what is reported in a category add up; a policy of the configuration says when that is enough
     /// for a block. Exits with 5 if no policy is for the category, with 6 if a guard refuses.
     #[command(verbatim_doc_comment)]
     Report(Report),
@@ -187,7 +187,7 @@ pub enum Audit {
     /// Reads the files, and needs no daemon. Exits with 1 if anything is wrong.
     #[command(verbatim_doc_comment)]
     Verify {
-        /// Where the trail is, as in [audit] of the configuration
+        /// Where the trail is, as in the section audit of the configuration
         #[arg(long, value_name = "DIRECTORY", default_value = DEFAULT_AUDIT)]
         directory: PathBuf,
     },
@@ -205,7 +205,7 @@ pub enum Block {
     ///   limiter block add 192.0.2.0/24 --dry-run
     ///
     /// All of them or none. What is blocked already gets the new reason and end. With `--for escalate`, whoever comes
-    /// back after a block is blocked for longer, as [escalation] of the configuration says. With --dry-run, nothing is changed: it says what would
+    /// back after a block is blocked for longer, as the section escalation of the configuration says. With --dry-run, nothing is changed: it says what would
     /// be, and how many hosts that are connected by TCP would be cut off.
     #[command(verbatim_doc_comment)]
     Add(Add),
@@ -320,7 +320,7 @@ pub struct Add {
 pub struct Report {
     /// The peer of the connection
     pub address: Address,
-    /// What it did, as in a [[policy]]: login_failed
+    /// What it did, as policies name it: login_failed
     #[arg(long, value_name = "NAME")]
     pub category: String,
     /// How much it counts

@@ -31,7 +31,7 @@
 //! | 1 | bytes of the name of the owner |
 //! | … | its key |
 //!
-//! Blocks of version 2 differ in their terms alone, see [`from_version_2`].
+//! Blocks of version 2 differ in their terms alone, see `from_version_2`.
 
 use std::sync::Arc;
 
