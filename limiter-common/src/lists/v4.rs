@@ -15,9 +15,9 @@ pub const WORDS: usize = 8;
 /// Words of the level: one for each /19. Its top bit says which of two forms it has:
 ///
 /// - 0: there are no prefixes but hosts in it, and none contain it. Each host has two of the other bits, see
-///   [`host_bits`]; where one of them is 0, nothing is listed.
+///   `host_bits`; where one of them is 0, nothing is listed.
 /// - 1: there are cells of two bits for the 32 /24s in it. The last one has one of its bits only, and so is
-///   never settled by [`BLOCKED`] or [`ALLOWED`].
+///   never settled by `BLOCKED` or `ALLOWED`.
 ///
 /// So what is listed as single addresses, which is most, disturbs far fewer of its neighbours than there are in a /24.
 pub const LEVEL_WORDS: usize = 1 << 19;

@@ -65,7 +65,7 @@ const SURELY_FULL: usize = 1280;
 /// Whether a frame has no other buffer than this first one, as far as that can be told without asking the kernel; `false`
 /// says nothing.
 ///
-/// There are more for two reasons. The first buffer was full: then it is no shorter than [`SURELY_FULL`]. Or the card or
+/// There are more for two reasons. The first buffer was full: then it is no shorter than `SURELY_FULL`. Or the card or
 /// the kernel keeps headers apart: then the packet goes on behind the first buffer, by its own account. What is missed is
 /// what trails a packet that ends with its headers, where headers are kept apart: nobody reads it, so no verdict changes,
 /// but its bytes are neither counted nor charged to a limit of bits.
