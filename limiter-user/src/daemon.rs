@@ -26,7 +26,7 @@ use crate::access::Authenticator;
 use crate::audit::Trail;
 use crate::config::{Access, Config};
 use crate::control::peers::Operators;
-use crate::control::protocol::{Detached, Problem, ProblemKind, Reloaded, Status, TableStatus};
+use crate::control::protocol::{Detached, Problem, ProblemKind, Reloaded, Status, TableStatus, rfc3339};
 use crate::control::server::{self, App, Backend, Request, Tcp};
 use crate::daemon::interfaces::{DetachError, Interfaces};
 use crate::daemon::options::Options;
@@ -714,10 +714,4 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
         }
         None => std::future::pending().await,
     }
-}
-
-/// In UTC, to the second.
-fn rfc3339(time: SystemTime) -> String {
-    let seconds = jiff::Timestamp::try_from(time).map_or(0, jiff::Timestamp::as_second);
-    jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }

@@ -7,6 +7,8 @@ mod events;
 mod reports;
 mod tokens;
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Action;
@@ -14,6 +16,12 @@ pub use changes::{ChangeList, UnconfirmedChange};
 pub use events::{Event, Happened, Lagged};
 pub use reports::{Blocked, Report, ReportResponse};
 pub use tokens::{NewToken, RotateRequest, Token, TokenList, TokenRequest};
+
+/// `time` as it is told, to the second.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let seconds = jiff::Timestamp::try_from(time).map_or(0, jiff::Timestamp::as_second);
+    jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}
 
 /// Asks for addresses or prefixes to be blocked or allowed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

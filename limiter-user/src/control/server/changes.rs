@@ -82,7 +82,7 @@ async fn added(
         entries(action, &shared, &caller, seconds, prefixes.iter().filter_map(|text| text.parse().ok()))
     });
     if let Err(refusal) = allowed {
-        return Err(recorded(&decision, &shared, refusal).await);
+        return Err(decision.recorded(&shared, refusal).await);
     }
     let outcome = shared.backend.enforcer.add(action, request, caller.claims_as()?).await;
     let changed = |done: &AddResponse| (changes(done), until(seconds, done));
@@ -134,7 +134,7 @@ async fn removed(
     let change = if request.dry_run { "remove-dry-run" } else { "remove" };
     let decision = Decision { action, change, prefixes, seconds, reason, force, caller: &caller };
     if let Err(refusal) = count(&caller, prefixes.len()) {
-        return Err(recorded(&decision, &shared, refusal).await);
+        return Err(decision.recorded(&shared, refusal).await);
     }
     let outcome = shared.backend.enforcer.remove(action, request, caller.claims_as()?).await;
     let removed = |done: &RemoveResponse| if done.dry_run { 0 } else { done.removed };
@@ -191,7 +191,7 @@ pub(super) async fn import(
         caller: &caller,
     };
     if let Err(refusal) = entries(Action::Block, &shared, &caller, query.seconds, parsed.prefixes.iter()) {
-        return Err(recorded(&decision, &shared, refusal).await);
+        return Err(decision.recorded(&shared, refusal).await);
     }
     let options = ImportOptions {
         seconds: query.seconds,
@@ -328,12 +328,6 @@ async fn decided<T>(
             }
             Ok(done)
         }
-        Err(error) => Err(recorded(decision, shared, error.into()).await),
+        Err(error) => Err(decision.recorded(shared, error.into()).await),
     }
-}
-
-/// Puts a refusal on record.
-async fn recorded(decision: &Decision<'_>, shared: &Shared, refusal: Refusal) -> Refusal {
-    decision.refused(shared, &refusal.problem.detail).await;
-    refusal.recorded()
 }

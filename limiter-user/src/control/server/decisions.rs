@@ -3,6 +3,7 @@
 
 use super::gate::Caller;
 use super::record;
+use super::refusal::Refusal;
 use super::routes::Shared;
 use crate::audit::Event;
 use crate::config::Action;
@@ -84,6 +85,12 @@ impl Decision<'_> {
             event.why = Some(why.to_owned());
             event
         });
+    }
+
+    /// The same, and `refusal` knows that it is on record.
+    pub(super) async fn recorded(&self, shared: &Shared, refusal: Refusal) -> Refusal {
+        self.refused(shared, &refusal.problem.detail).await;
+        refusal.recorded()
     }
 
     /// As in audits: `block.add`.

@@ -161,11 +161,7 @@ async fn counted(shared: &Shared, caller: &Caller, reports: Vec<Report>) -> Resu
             }
             Ok(response)
         }
-        Err(error) => {
-            let refusal = Refusal::from(error);
-            decision.refused(shared, &refusal.problem.detail).await;
-            Err(refusal.recorded())
-        }
+        Err(error) => Err(decision.recorded(shared, error.into()).await),
     }
 }
 

@@ -17,7 +17,9 @@ use super::routes::{Answer, Shared};
 use crate::access::tokens::{Created, Listed, TokenError, Wanted};
 use crate::access::{Authenticator, Caps, PerMinute, Principal, Scope, Scopes, Width};
 use crate::audit::Event;
-use crate::control::protocol::{NewToken, ProblemKind, RotateRequest, Token, TokenList, TokenRequest};
+use crate::control::protocol::{
+    NewToken, ProblemKind, RotateRequest, Token, TokenList, TokenRequest, rfc3339,
+};
 use crate::telemetry::DECISION;
 
 /// A hundred years, as for blocks.
@@ -193,10 +195,6 @@ fn new(Created { listed, token }: Created) -> NewToken {
 }
 
 fn told(token: &Listed) -> Token {
-    let rfc3339 = |time: SystemTime| {
-        let seconds = jiff::Timestamp::try_from(time).map_or(0, jiff::Timestamp::as_second);
-        jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
-    };
     let Caps { max_ttl, max_prefix, quota, from, expires } = &token.caps;
     Token {
         id: token.id.clone(),
