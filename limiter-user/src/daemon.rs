@@ -27,12 +27,12 @@ use crate::audit::Trail;
 use crate::config::{Access, Config};
 use crate::control::peers::Operators;
 use crate::control::protocol::{Detached, Problem, ProblemKind, Reloaded, Status, TableStatus, rfc3339};
-use crate::control::server::{self, App, Backend, Request, Tcp};
+use crate::control::server::{self, App, Backend, Request, Socket, Tcp};
 use crate::daemon::interfaces::{DetachError, Interfaces};
 use crate::daemon::options::Options;
 use crate::daemon::source::{Source, keep_fixed};
 use crate::dataplane::Reader;
-use crate::dataplane::kernel::{Dataplane, OpenOptions};
+use crate::dataplane::kernel::{self, Dataplane, OpenOptions};
 use crate::enforcer::{self, Parameters, Summary};
 use crate::heap;
 use crate::hook::{self, Hooks};
@@ -40,6 +40,7 @@ use crate::host::Lifelines;
 use crate::http::stopped;
 use crate::links::Changed;
 use crate::metrics::{self, DaemonState, LastReload};
+use crate::privileges::{self, Needs};
 use crate::{host, links, telemetry};
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h): starting again does not help.
@@ -79,6 +80,14 @@ pub fn main() -> ExitCode {
             return EXIT_CONFIG.into();
         }
     };
+    // Before there are threads, which would keep what they were made with.
+    let prepared = match Prepared::new(&options, &config) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -86,7 +95,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(&options, source, config)) {
+    match runtime.block_on(run(&options, source, config, prepared)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -110,19 +119,42 @@ fn check(config: Result<Config, Vec<String>>) -> ExitCode {
     exit
 }
 
+/// What takes privileges that the daemon does not keep.
+struct Prepared {
+    operators: Operators,
+    socket: Socket,
+    hooks: Vec<hook::Prepared>,
+    /// What an operator should know of it, as sentences.
+    notes: Vec<String>,
+}
+
+impl Prepared {
+    /// Does it, then gives up the privileges.
+    fn new(options: &Options, config: &Config) -> anyhow::Result<Self> {
+        let mut notes = Vec::new();
+        // Nobody is the wiser if the machine stays without protection for a group.
+        let operators = Operators::new(&config.control).unwrap_or_else(|error| {
+            notes.push(format!("only root may use the control socket: {error:#}, and restart the daemon"));
+            Operators::default()
+        });
+        kernel::prepare(&config.pins_directory)?;
+        let socket = server::bind(&config.control.socket, operators)?;
+        let hooks = hook::prepare(&config.hooks);
+
+        let listen = config.api.iter().flat_map(|api| api.listen.iter().copied()).chain(config.metrics);
+        let kept = privileges::reduce(Needs::new(listen, options.replace).kept())?;
+        tracing::info!("privileges are given up, but for {}", privileges::names(kept));
+        Ok(Self { operators, socket, hooks, notes })
+    }
+}
+
 /// Starts everything, and returns when it was told to stop.
-async fn run(options: &Options, source: Source, config: Config) -> anyhow::Result<()> {
+async fn run(options: &Options, source: Source, config: Config, prepared: Prepared) -> anyhow::Result<()> {
     let started = host::now().wall;
     // From here on SIGHUP is a reload, not the end.
     let hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     let config = Arc::new(config);
-    let mut notes = Vec::new();
-    // Nobody is the wiser if the machine stays without protection for a group.
-    let operators = Operators::new(&config.control).unwrap_or_else(|error| {
-        notes.push(format!("only root may use the control socket: {error:#}, and restart the daemon"));
-        Operators::default()
-    });
-
+    let Prepared { operators, socket, hooks, mut notes } = prepared;
     let dataplane = Dataplane::open(&OpenOptions {
         pins_directory: config.pins_directory.clone(),
         capacity: config.capacity,
@@ -136,7 +168,6 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     if dataplane.adopted() {
         tracing::info!("taking over what an earlier run left in {}", config.pins_directory.display());
     }
-    let socket = server::bind(&config.control.socket, operators).await?;
 
     // Before the enforcer gathers them: what changes in between is found later.
     let lifelines = gather_lifelines();
@@ -182,7 +213,7 @@ async fn run(options: &Options, source: Source, config: Config) -> anyhow::Resul
     let mut servers = vec![tokio::spawn(server::serve(socket, operators, app.clone(), stopping.clone()))];
     let tcp = config.api.as_ref().map(|api| Tcp::start(api, &app, &stopping));
     let backend = hook::Backend { enforcer: enforcer.clone(), trail: trail.clone(), clock };
-    let hooks = Hooks::start(&config.hooks, &backend, &stopping);
+    let hooks = Hooks::start(hooks, &backend, &stopping);
     let (metrics_told, metrics_problem) = watch::channel(None);
     if let Some(address) = config.metrics {
         let sources = metrics::server::Sources {

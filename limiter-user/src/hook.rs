@@ -15,4 +15,4 @@ mod listen;
 
 pub use counts::{Counts, Outcome};
 pub use frame::{Body, Invalid, parse};
-pub use intake::{Backend, Hooks};
+pub use intake::{Backend, Hooks, Prepared, prepare};

@@ -25,6 +25,7 @@ mod http;
 pub mod links;
 pub mod metrics;
 pub mod prefixes;
+mod privileges;
 pub mod reports;
 mod socket_file;
 pub mod store;

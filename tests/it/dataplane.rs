@@ -442,7 +442,7 @@ fn a_stranger_is_named_and_replaced_only_on_request() {
                 let refused = dataplane.protection()?.protect(&interface(Mode::Native));
                 match refused {
                     Err(ProtectError::Stranger { name, id, .. }) => {
-                        ensure!(name == "stranger" && id != 0, "{name} {id}");
+                        ensure!(name.as_deref() == Some("stranger") && id != 0, "{name:?} {id}");
                     }
                     other => anyhow::bail!("{other:?}"),
                 }

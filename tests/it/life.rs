@@ -196,14 +196,15 @@ fn a_strangers_program_stays_unless_told_otherwise() {
             let answer = daemon.cli.run(&["status", "--json"])?;
             if answer.code == 3 {
                 let log = daemon.log();
-                return Ok(log.contains("stranger").then_some(log));
+                return Ok(log.contains("not limiter's").then_some(log));
             }
             ensure!(answer.code != 0, "ready, with a stranger's program attached");
             let problem = answer.json()?["interfaces"][0]["problem"].as_str().map(str::to_owned);
             Ok(problem)
         })?;
         println!("with a stranger attached: {}", problem.trim());
-        ensure!(problem.contains("stranger"), "it does not name the program: {problem}");
+        let id = format!("id {}", before.unwrap_or_default());
+        ensure!(problem.contains(&id), "it does not name the program: {problem}");
         ensure!(attached_program(lab, INTERFACE)? == before, "the stranger's program is gone");
         drop(daemon);
 

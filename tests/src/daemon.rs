@@ -128,6 +128,11 @@ impl Daemon {
         })
     }
 
+    /// Runs this one instead of what was built.
+    pub fn use_program(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
     /// Replaces the configuration file; the daemon does not know yet.
     ///
     /// # Errors

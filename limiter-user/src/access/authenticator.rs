@@ -288,7 +288,8 @@ fn read_keys(path: &PathBuf) -> Result<Keys, String> {
     let failed =
         |why: &dyn fmt::Display| format!("api.oauth: cannot use the keys in {}: {why}", path.display());
     let mut contents = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+    let file = std::fs::File::open(path)
+        .map_err(|error| failed(&format_args!("{error}{}", crate::privileges::hint(&error))))?;
     file.take(LONGEST_KEYS).read_to_end(&mut contents).map_err(|error| failed(&error))?;
     Keys::parse(&contents).map_err(|error| failed(&error))
 }

@@ -40,6 +40,7 @@ use crate::enforcer;
 use crate::http::{Activity, Version, serve_connection, stopped};
 use gate::{Gate, Origin};
 
+use listen::Listening;
 pub use listen::{Socket, bind};
 pub use tcp::Tcp;
 pub use traffic::{Connection, Outcome, Traffic};
@@ -104,6 +105,13 @@ impl App {
 
 /// Serves the control socket until the daemon stops, then for as long as answers are under way.
 pub async fn serve(socket: Socket, operators: Operators, app: App, mut stop: watch::Receiver<bool>) {
+    let socket = match socket.listen() {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!("control socket: cannot listen: {error}");
+            return;
+        }
+    };
     let all = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let places = Places::default();
     let mut connections = tokio::task::JoinSet::new();
@@ -184,7 +192,10 @@ impl Waiting {
     }
 }
 
-async fn accept(socket: &Socket, places: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
+async fn accept(
+    socket: &Listening,
+    places: &Arc<Semaphore>,
+) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     Ok((socket.accept().await?, place))
 }

@@ -13,7 +13,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Said of [`Attached::superseded`].
-const SUPERSEDED: &str = "it runs on superseded tables, whose lists stay as they were";
+const SUPERSEDED: &str =
+    "what runs there has superseded tables, whose lists stay as they were, or limiterd may not look at it";
 
 /// What became of a configuration, as sentences.
 #[derive(Debug, Default)]

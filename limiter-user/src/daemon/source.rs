@@ -39,7 +39,11 @@ impl Source {
             Self::File(path) => match std::fs::read_to_string(path) {
                 Ok(text) => (text, path.as_path()),
                 Err(error) => {
-                    return Err(vec![format!("{}: cannot read the configuration: {error}", path.display())]);
+                    let hint = crate::privileges::hint(&error);
+                    return Err(vec![format!(
+                        "{}: cannot read the configuration: {error}{hint}",
+                        path.display()
+                    )]);
                 }
             },
             Self::CommandLine(text) => (text.clone(), Path::new("(command line)")),

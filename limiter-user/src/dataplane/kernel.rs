@@ -22,7 +22,7 @@ mod programs;
 pub mod testrun;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -50,6 +50,18 @@ pub struct OpenOptions {
     pub log_drops: bool,
     /// Replace XDP programs that somebody else attached.
     pub replace: bool,
+}
+
+/// Does what takes more privileges than [`Dataplane::open`] and all that follows: raises `RLIMIT_MEMLOCK`, and mounts a bpffs
+/// for the pins directory if there is none.
+///
+/// # Errors
+///
+/// As [`Dataplane::open`].
+pub fn prepare(pins_directory: &Path) -> anyhow::Result<()> {
+    // First, since what it says of a kernel is worth more than that nothing can be mounted.
+    probe()?;
+    pins::require_bpffs(pins_directory)
 }
 
 /// The maps, and the lock that keeps a second daemon out. Dropping it leaves enforcement on.
@@ -169,7 +181,8 @@ pub struct Attached {
     pub frags: bool,
     /// The kernel's number of the program.
     pub program_id: u32,
-    /// It has the tables of another ABI version or former ones, whose lists stay as they were.
+    /// It has the tables of another ABI version or former ones, whose lists stay as they were; or another process put it
+    /// there, and what it has cannot be told without `CAP_SYS_ADMIN`.
     pub superseded: bool,
 }
 
@@ -178,8 +191,8 @@ pub struct Attached {
 pub enum ProtectError {
     /// There is no such interface now; protect it when it appears.
     NoInterface { interface: String },
-    /// Somebody else's XDP program is there.
-    Stranger { interface: String, id: u32, name: String },
+    /// Somebody else's XDP program is there. Its name takes `CAP_SYS_ADMIN`.
+    Stranger { interface: String, id: u32, name: Option<String> },
     /// Anything else, with the remedy if it is known.
     Failed { interface: String, error: anyhow::Error },
 }
@@ -188,11 +201,14 @@ impl fmt::Display for ProtectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoInterface { interface } => write!(f, "interface {interface} does not exist"),
-            Self::Stranger { interface, id, name } => write!(
-                f,
-                "interface {interface} has an XDP program that is not limiter's (id {id}, name {name:?}); take it off, \
-                 or start limiterd with --replace"
-            ),
+            Self::Stranger { interface, id, name } => {
+                write!(f, "interface {interface} has an XDP program that is not limiter's (id {id}, ")?;
+                match name {
+                    Some(name) => write!(f, "name {name:?}")?,
+                    None => write!(f, "`bpftool prog show id {id}` tells whose")?,
+                }
+                f.write_str("); take it off, or start limiterd with --replace")
+            }
             Self::Failed { interface, error } => write!(f, "cannot protect interface {interface}: {error:#}"),
         }
     }

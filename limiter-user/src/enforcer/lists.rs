@@ -41,7 +41,9 @@ pub(super) fn read(lists: &[List]) -> Vec<ListFile> {
 }
 
 fn read_file(path: &std::path::Path) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let failed = |error: std::io::Error| {
+        format!("cannot read {}: {error}{}", path.display(), crate::privileges::hint(&error))
+    };
     let found = std::fs::metadata(path).map_err(failed)?;
     if !found.is_file() {
         return Err(format!("{} is not a regular file", path.display()));

@@ -1,5 +1,6 @@
 //! From datagrams to the enforcer: one task reads, so that the kernel's queue stays short, and one has them counted.
 
+use std::os::unix::net::UnixDatagram as StdDatagram;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::config::Hook;
 use crate::control::protocol::{Report, ReportResponse};
 use crate::enforcer::{self, Caller, Now};
 use crate::http::stopped;
+use crate::socket_file::SocketFile;
 use crate::telemetry::DECISION;
 
 /// Frames that are counted together.
@@ -47,17 +49,31 @@ pub struct Hooks {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// A hook, and its socket if that could be made.
+#[derive(Debug)]
+pub struct Prepared {
+    hook: Hook,
+    bound: Option<(StdDatagram, SocketFile)>,
+}
+
+/// Makes the sockets of hooks while that takes no more privileges than there are. What cannot be made is tried again later.
+#[must_use]
+pub fn prepare(hooks: &[Hook]) -> Vec<Prepared> {
+    // Why not, the first attempt of the intake says.
+    hooks.iter().map(|hook| Prepared { hook: hook.clone(), bound: listen::bind(hook).ok() }).collect()
+}
+
 impl Hooks {
     /// Has each of `hooks` listen until the daemon stops. One that cannot is told by [`Self::problems`] and tried again:
     /// protection does not wait for it.
     #[must_use]
-    pub fn start(hooks: &[Hook], backend: &Backend, stop: &watch::Receiver<bool>) -> Self {
+    pub fn start(hooks: Vec<Prepared>, backend: &Backend, stop: &watch::Receiver<bool>) -> Self {
         let mut all = Self::default();
-        for hook in hooks {
+        for Prepared { hook, bound } in hooks {
             let counts = Arc::new(Counts::new(Arc::from(hook.name.as_str())));
             let (tell, problem) = watch::channel(None);
-            let intake = Intake { hook: hook.clone(), counts: Arc::clone(&counts), backend: backend.clone() };
-            all.tasks.push(tokio::spawn(intake.run(stop.clone(), tell)));
+            let intake = Intake { hook, counts: Arc::clone(&counts), backend: backend.clone() };
+            all.tasks.push(tokio::spawn(intake.run(bound, stop.clone(), tell)));
             all.counts.push(counts);
             all.problems.push(problem);
         }
@@ -90,10 +106,16 @@ struct Intake {
 }
 
 impl Intake {
-    async fn run(self, mut stop: watch::Receiver<bool>, problem: watch::Sender<Option<String>>) {
+    async fn run(
+        self,
+        mut bound: Option<(StdDatagram, SocketFile)>,
+        mut stop: watch::Receiver<bool>,
+        problem: watch::Sender<Option<String>>,
+    ) {
         let name = &self.hook.name;
         let (socket, file) = loop {
-            match listen::bind(&self.hook) {
+            let made = bound.take().map_or_else(|| listen::bind(&self.hook), Ok);
+            match made.and_then(|(socket, file)| Ok((UnixDatagram::from_std(socket)?, file))) {
                 Ok(bound) => break bound,
                 Err(error) => {
                     tell(&problem, format!("hook {name} takes no reports: {error:#}; trying again"))

@@ -2,44 +2,34 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use anyhow::{Context, bail};
-use tokio::net::UnixDatagram;
+use anyhow::Context;
 
 use crate::config::Hook;
 use crate::control::peers;
-use crate::socket_file::SocketFile;
+use crate::socket_file::{SocketFile, require_free};
 
-/// Listens where `hook` says. Root may write to the socket, and its group.
+/// Listens where `hook` says. The daemon's user may write to the socket, and its group. Needs no runtime.
 ///
 /// # Errors
 ///
 /// If there is no such group, if somebody listens there, if the file is not a socket, or if the file system refuses.
 pub(super) fn bind(hook: &Hook) -> anyhow::Result<(UnixDatagram, SocketFile)> {
     let path = hook.socket.as_path();
-    let shown = path.display();
     let group = peers::number("group", hook.group.as_deref())?;
     if let Some(directory) = path.parent() {
         open_the_way(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("{shown}")),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            bail!("{shown} is there and not a socket; remove it or choose another one")
-        }
-        Ok(_) => {
-            // Refused where nobody listens any more; another kind of socket has an owner of its own.
-            let asked = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| socket.connect(path));
-            if !asked.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-                bail!("somebody listens at {shown}; is another limiterd running? choose another socket")
-            }
-        }
-    }
+    require_free(path, "choose another socket")?;
     let mode = if group.is_some() { 0o660 } else { 0o600 };
-    SocketFile::place(path, group, mode, |path| UnixDatagram::bind(path))
+    SocketFile::place(path, group, mode, |path| {
+        let socket = UnixDatagram::bind(path)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    })
 }
 
 /// Makes `directory` if it is not there. One that limiterd made for its control socket lets nobody through but operators:
@@ -69,8 +59,8 @@ mod tests {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
     }
 
-    #[tokio::test]
-    async fn a_socket_has_its_mode_and_goes_with_its_owner() {
+    #[test]
+    fn a_socket_has_its_mode_and_goes_with_its_owner() {
         let top = tempfile::tempdir().unwrap();
         let mut hook = Hook::new("nginx", top.path().join("run/nginx.sock"));
         let bound = bind(&hook).unwrap();
@@ -96,8 +86,8 @@ mod tests {
         assert!(bind(&hook).unwrap_err().to_string().contains("no such group"));
     }
 
-    #[tokio::test]
-    async fn the_directory_of_the_control_socket_lets_others_through() {
+    #[test]
+    fn the_directory_of_the_control_socket_lets_others_through() {
         let top = tempfile::tempdir().unwrap();
         let hook = Hook::new("nginx", top.path().join("nginx.sock"));
         for (before, after) in [(0o750, 0o751), (0o700, 0o700), (0o755, 0o755)] {

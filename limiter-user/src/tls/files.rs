@@ -44,7 +44,10 @@ pub(super) fn key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
 /// The content of a regular file, and its mode.
 fn read(path: &Path) -> anyhow::Result<(Vec<u8>, u32)> {
     let shown = path.display();
-    let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
+    let file = File::open(path).map_err(|error| {
+        let hint = crate::privileges::hint(&error);
+        anyhow::Error::new(error).context(format!("cannot read {shown}{hint}"))
+    })?;
     let metadata = file.metadata().with_context(|| format!("cannot read {shown}"))?;
     ensure!(metadata.is_file(), "{shown} is not a file");
     ensure!(

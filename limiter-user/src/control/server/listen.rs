@@ -2,51 +2,50 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::control::peers::Operators;
-use crate::socket_file::SocketFile;
+use crate::socket_file::{SocketFile, give_to, require_free};
 
-/// A listening socket; its file goes with it.
+/// A listening socket that nobody is accepted from yet; its file goes with it.
 #[derive(Debug)]
 pub struct Socket {
+    listener: net::UnixListener,
+    file: SocketFile,
+}
+
+/// One of this runtime.
+#[derive(Debug)]
+pub(super) struct Listening {
     listener: UnixListener,
     _file: SocketFile,
 }
 
-/// Listens at `path`, for `operators` only.
+/// Listens at `path`, for `operators` only. Needs no runtime: it comes before privileges are given up.
 ///
 /// # Errors
 ///
 /// If somebody listens there, if the file is not a socket, or if the file system refuses.
-pub async fn bind(path: &Path, operators: Operators) -> anyhow::Result<Socket> {
-    let shown = path.display();
+pub fn bind(path: &Path, operators: Operators) -> anyhow::Result<Socket> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         make(directory, path, operators)
             .with_context(|| format!("cannot make {} for the control socket", directory.display()))?;
     }
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("control socket {shown}")),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            bail!("{shown} is there and not a socket; remove it or set control.socket")
-        }
-        Ok(_) => {
-            if UnixStream::connect(path).await.is_ok() {
-                bail!(
-                    "somebody listens at {shown}; is another limiterd running? set control.socket for this one"
-                )
-            }
-        }
-    }
+    require_free(path, "set control.socket")?;
 
     let (_, mode) = modes(operators);
-    let (listener, file) = SocketFile::place(path, operators.group, mode, |path| UnixListener::bind(path))?;
-    Ok(Socket { listener, _file: file })
+    let bind = |path: &Path| {
+        let listener = net::UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    let (listener, file) = SocketFile::place(path, operators.group, mode, bind)?;
+    Ok(Socket { listener, file })
 }
 
 /// Makes the directory of the socket at `path`, for `operators` only. One that an earlier start made, perhaps for another
@@ -63,7 +62,7 @@ fn make(directory: &Path, path: &Path, operators: Operators) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(directory)?;
     }
     let group = operators.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
-    std::os::unix::fs::chown(directory, None, Some(group))?;
+    give_to(directory, group)?;
     // The mode that it is made with is subject to the umask.
     fs::set_permissions(directory, fs::Permissions::from_mode(modes(operators).0))
 }
@@ -92,6 +91,12 @@ fn is_ours(directory: &Path, path: &Path) -> io::Result<bool> {
 }
 
 impl Socket {
+    pub(super) fn listen(self) -> io::Result<Listening> {
+        Ok(Listening { listener: UnixListener::from_std(self.listener)?, _file: self.file })
+    }
+}
+
+impl Listening {
     pub(super) async fn accept(&self) -> io::Result<UnixStream> {
         Ok(self.listener.accept().await?.0)
     }
@@ -105,37 +110,37 @@ mod tests {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
     }
 
-    #[tokio::test]
-    async fn a_directory_of_an_earlier_start_is_made_over_and_others_are_not() {
+    #[test]
+    fn a_directory_of_an_earlier_start_is_made_over_and_others_are_not() {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("run/limiter.sock");
         let directory = path.parent().unwrap();
         let operators = Operators { group: Some(rustix::process::getegid().as_raw()), readers: None };
         // As under a umask of 077.
         fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
-        let first = bind(&path, operators).await.unwrap();
+        let first = bind(&path, operators).unwrap();
         assert_eq!(mode(directory), 0o750);
         drop(first);
 
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
-        drop(bind(&path, operators).await.unwrap());
+        drop(bind(&path, operators).unwrap());
         assert_eq!(mode(directory), 0o755, "others may look into it");
 
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(directory.join("something"), "else").unwrap();
-        drop(bind(&path, operators).await.unwrap());
+        drop(bind(&path, operators).unwrap());
         assert_eq!(mode(directory), 0o700, "it has something else in it");
     }
 
-    #[tokio::test]
-    async fn the_group_of_the_directory_follows_the_configuration() {
+    #[test]
+    fn the_group_of_the_directory_follows_the_configuration() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("run/limiter.sock");
         for group in [1, 2] {
-            drop(bind(&path, Operators { group: Some(group), readers: None }).await.unwrap());
+            drop(bind(&path, Operators { group: Some(group), readers: None }).unwrap());
             assert_eq!(fs::symlink_metadata(path.parent().unwrap()).unwrap().gid(), group);
         }
     }

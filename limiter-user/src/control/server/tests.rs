@@ -88,7 +88,7 @@ impl Fixture {
         };
         let app = App::new(backend);
         let path = directory.path().join("run/limiter.sock");
-        let socket = bind(&path, ROOT_ONLY).await.unwrap();
+        let socket = bind(&path, ROOT_ONLY).unwrap();
         let (stop, stopping) = watch::channel(false);
         // Whoever runs the tests is the operator.
         let operators = Operators { group: Some(rustix::process::getegid().as_raw()), readers: None };
@@ -378,11 +378,11 @@ async fn hits_are_told_with_the_blocks_they_belong_to() {
     fixture.end().await;
 }
 
-#[tokio::test]
-async fn the_socket_is_for_operators_alone() {
+#[test]
+fn the_socket_is_for_operators_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("made/limiter.sock");
-    let socket = bind(&path, ROOT_ONLY).await.unwrap();
+    let socket = bind(&path, ROOT_ONLY).unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&path), 0o660);
     assert_eq!(mode(path.parent().unwrap()), 0o750);
@@ -392,7 +392,7 @@ async fn the_socket_is_for_operators_alone() {
         "something else was left there"
     );
 
-    let taken = bind(&path, ROOT_ONLY).await.unwrap_err().to_string();
+    let taken = bind(&path, ROOT_ONLY).unwrap_err().to_string();
     assert!(taken.contains("somebody listens"), "{taken}");
     drop(socket);
     assert!(!path.exists());
@@ -405,7 +405,7 @@ async fn only_stale_sockets_are_replaced() {
     // What a killed daemon leaves.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let stale = std::fs::metadata(&path).unwrap().ino();
-    let socket = bind(&path, ROOT_ONLY).await.unwrap();
+    let socket = bind(&path, ROOT_ONLY).unwrap();
     UnixStream::connect(&path).await.unwrap();
     let replaced = std::fs::metadata(&path).unwrap().ino();
     assert_ne!(stale, replaced);
@@ -413,13 +413,13 @@ async fn only_stale_sockets_are_replaced() {
     // Another daemon's file is not removed with ours.
     let moved = directory.path().join("moved");
     std::fs::rename(&path, &moved).unwrap();
-    let successor = bind(&path, ROOT_ONLY).await.unwrap();
+    let successor = bind(&path, ROOT_ONLY).unwrap();
     drop(socket);
     UnixStream::connect(&path).await.unwrap();
     drop(successor);
 
     std::fs::write(&path, "precious").unwrap();
-    let refused = bind(&path, ROOT_ONLY).await.unwrap_err().to_string();
+    let refused = bind(&path, ROOT_ONLY).unwrap_err().to_string();
     assert!(refused.contains("not a socket"), "{refused}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }

@@ -102,10 +102,11 @@ impl Protection {
         let Some(ifindex) = netlink::index_of(name) else { return Ok(None) };
         let Some((path, live)) = self.live(name, ifindex)? else { return Ok(None) };
         let Running { program_id, mode } = live.running;
-        let program = bpf::program_info(program_id);
-        let frags = program.as_ref().is_ok_and(|program| program.name == abi::PROGRAM_FRAGS);
+        // Of one that this process put there it is known; to look at others takes CAP_SYS_ADMIN.
+        let program = self.programs.placed(name, program_id).or_else(|| bpf::program_info(program_id).ok());
+        let frags = program.as_ref().is_some_and(|program| program.name == abi::PROGRAM_FRAGS);
         let has = |spec: &&MapSpec| {
-            program.as_ref().is_ok_and(|it| it.maps.contains(&self.maps.get(spec).info().id))
+            program.as_ref().is_some_and(|it| it.maps.contains(&self.maps.get(spec).info().id))
         };
         let superseded = !path.starts_with(self.pins.directory()) || !maps::GROWING.iter().all(has);
         Ok(Some(Attached { interface: name.to_owned(), ifindex, mode, frags, program_id, superseded }))
@@ -321,17 +322,19 @@ impl Protection {
         for stranger in running {
             let id = stranger.program_id;
             if !self.replace {
-                let name = bpf::program_info(id).map(|program| program.name).unwrap_or_default();
+                let name = bpf::program_info(id).map(|program| program.name).ok();
                 return Err(ProtectError::Stranger { interface: interface.name.clone(), id, name });
             }
-            let link = bpf::find_xdp_link(id, ifindex)
-                .context("cannot look for the link of the XDP program in the way")
-                .map_err(failed)?;
-            match link {
-                Some(link) => bpf::link_detach(link.as_fd()),
-                None => netlink::detach(ifindex, flag(stranger.mode)),
+            match bpf::find_xdp_link(id, ifindex) {
+                Ok(Some(link)) => bpf::link_detach(link.as_fd()),
+                // Without CAP_SYS_ADMIN links cannot be looked for; a program that hangs on one stays.
+                Ok(None) | Err(_) => netlink::detach(ifindex, flag(stranger.mode)),
             }
-            .with_context(|| format!("cannot take off the XDP program in the way (id {id})"))
+            .with_context(|| {
+                format!(
+                    "cannot take off the XDP program in the way (id {id}); if it hangs on a link: bpftool link detach"
+                )
+            })
             .map_err(failed)?;
         }
         Ok(())

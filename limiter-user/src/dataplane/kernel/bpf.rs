@@ -160,26 +160,30 @@ struct ProgramInfo {
 }
 
 /// What a program is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
     pub(super) name: String,
     /// The kernel's numbers of the maps that it uses.
     pub(super) maps: Vec<u32>,
 }
 
-/// Opens the program with this id.
+/// Opens the program with this id, which takes `CAP_SYS_ADMIN`.
 pub(super) fn program(id: u32) -> io::Result<OwnedFd> {
     open(PROG_FD_BY_ID, &mut IdAttr { id, next: 0, flags: 0 })
 }
 
-/// Looks at the program with this id.
+/// Looks at the program with this id, which takes `CAP_SYS_ADMIN`.
 pub(super) fn program_info(id: u32) -> io::Result<Program> {
+    info_of_program(std::os::fd::AsFd::as_fd(&program(id)?))
+}
+
+/// Looks at a program that is open.
+pub(super) fn info_of_program(program: BorrowedFd<'_>) -> io::Result<Program> {
     const MAPS: usize = 64;
-    let program = program(id)?;
     let mut maps = [0u32; MAPS];
     let map_count = u32::try_from(MAPS).unwrap_or(0);
     let asked = ProgramInfo { map_count, maps: address_mut(&mut maps), ..ProgramInfo::default() };
-    let info = info_with(std::os::fd::AsFd::as_fd(&program), asked)?;
+    let info = info_with(program, asked)?;
     let end = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
     let name = String::from_utf8_lossy(&info.name[..end]).into_owned();
     let count = usize::try_from(info.map_count).unwrap_or(MAPS).min(MAPS);
@@ -251,7 +255,7 @@ struct IdAttr {
     flags: u32,
 }
 
-/// The XDP link of somebody that holds `program` on `ifindex`.
+/// The XDP link of somebody that holds `program` on `ifindex`. Takes `CAP_SYS_ADMIN`.
 pub(super) fn find_xdp_link(program: u32, ifindex: u32) -> io::Result<Option<OwnedFd>> {
     let mut id = 0;
     loop {

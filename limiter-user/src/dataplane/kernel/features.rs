@@ -36,10 +36,7 @@ const XDP_PASS: u64 = 2;
 /// Names what is missing, and the kernel version that has it.
 pub fn probe() -> anyhow::Result<Features> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    // Before 5.11 BPF memory counts against this limit; containers may not raise it, and need not on newer kernels.
-    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
-
+    raise_memlock();
     match bpf::map_probe() {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -62,6 +59,12 @@ pub fn probe() -> anyhow::Result<Features> {
     let frags = bpf::load_probe(&[move_constant(0, XDP_PASS), EXIT], true).is_ok();
     let btf = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
     Ok(Features { release, frags, btf })
+}
+
+/// Before 5.11 BPF memory counts against this limit; containers may not raise it, and need not on newer kernels.
+fn raise_memlock() {
+    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
 }
 
 /// A program that passes everything.

@@ -332,7 +332,7 @@ fn check(path: &Path, spec: &MapSpec, wanted: u32) -> anyhow::Result<Result<(), 
 }
 
 /// Creates `base`, mounting a bpffs if there is none below it.
-fn require_bpffs(base: &Path) -> anyhow::Result<()> {
+pub(super) fn require_bpffs(base: &Path) -> anyhow::Result<()> {
     let existing = base.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     if !is_bpffs(existing)? {
         let mount_point = if base.starts_with(USUAL_MOUNT) { Path::new(USUAL_MOUNT) } else { base };
@@ -379,7 +379,9 @@ pub(super) fn cannot_pin(path: &Path, error: io::Error) -> anyhow::Error {
         Some(libc::EPERM) if path.to_string_lossy().contains('.') => {
             "bpffs allows no dots in names; choose another [pins] directory"
         }
-        Some(libc::EPERM | libc::EACCES) => "limiterd needs root, or CAP_BPF and write access there",
+        Some(libc::EPERM | libc::EACCES) => {
+            "limiterd needs CAP_BPF, and to own the directory: did another user's limiterd make it?"
+        }
         _ => "is it on a bpffs?",
     };
     anyhow::Error::new(error).context(format!("cannot pin {} ({remedy})", path.display()))

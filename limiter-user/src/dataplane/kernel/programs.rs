@@ -33,6 +33,8 @@ pub(super) struct Program {
     name: &'static str,
     pub(super) frags: bool,
     pub(super) id: u32,
+    /// As the kernel describes it.
+    info: bpf::Program,
 }
 
 impl Program {
@@ -63,6 +65,7 @@ struct Placed {
     job: Job,
     link: OwnedFd,
     program_id: u32,
+    info: bpf::Program,
 }
 
 /// The right to load programs and to put them in place. While one is being put in place, no table can be replaced, or
@@ -106,6 +109,13 @@ impl Programs {
         self.placing().placed.get(interface).is_some_and(|placed| placed.program_id == program_id)
     }
 
+    /// The program on `interface`, if it is the one with this id that was put there.
+    pub(super) fn placed(&self, interface: &str, program_id: u32) -> Option<bpf::Program> {
+        let placing = self.placing();
+        let placed = placing.placed.get(interface).filter(|placed| placed.program_id == program_id)?;
+        Some(placed.info.clone())
+    }
+
     /// Renames pins of tables that are in use already: programs are loaded over what is pinned.
     fn finish_renaming(&self) -> anyhow::Result<()> {
         for spec in GROWING {
@@ -130,8 +140,11 @@ impl Programs {
         let replaced = successor.map(|Successor { spec, path, .. }| (spec.name, path));
         let mut object = load::open_with(&self.pins.directory(), replaced, &settings, &interface.limits)
             .context("cannot prepare the program")?;
-        let id = load::program(&mut object, name)?.info().context("cannot ask for the program's id")?.id();
-        Ok(Program { object, name, frags: self.frags, id })
+        let loaded = load::program(&mut object, name)?;
+        let id = loaded.info().context("cannot ask for the program's id")?.id();
+        let fd = loaded.fd().context("the program is not loaded")?.as_fd();
+        let info = bpf::info_of_program(fd).context("cannot ask for the program's tables")?;
+        Ok(Program { object, name, frags: self.frags, id, info })
     }
 }
 
@@ -170,11 +183,11 @@ impl Placing<'_> {
 
     /// Notes that `program` is on its interface, held by `link`.
     pub(super) fn put(&mut self, job: Job, link: OwnedFd, program: Program) {
-        let (name, program_id) = (job.interface.name.clone(), program.id);
+        let (name, program_id, info) = (job.interface.name.clone(), program.id, program.info);
         if self.programs.log_drops {
             self.programs.log.add(&name, program.object);
         }
-        self.placed.insert(name, Placed { job, link, program_id });
+        self.placed.insert(name, Placed { job, link, program_id, info });
     }
 
     /// Notes that there is no program on the interface any more.
@@ -198,6 +211,7 @@ impl Placing<'_> {
             match program.fd().and_then(|fd| Ok(bpf::link_update(placed.link.as_fd(), fd.as_fd())?)) {
                 Ok(()) => {
                     placed.program_id = program.id;
+                    placed.info = program.info;
                     if self.programs.log_drops {
                         self.programs.log.add(&name, program.object);
                     }

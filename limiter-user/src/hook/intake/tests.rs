@@ -60,7 +60,7 @@ impl Fixture {
         let trail = Trail::open(config.audit.clone(), clock().wall).unwrap();
         let backend = Backend { enforcer, trail, clock };
         let (stop, stopping) = watch::channel(false);
-        let hooks = Hooks::start(&config.hooks, &backend, &stopping);
+        let hooks = Hooks::start(prepare(&config.hooks), &backend, &stopping);
         Self { directory, backend, hooks, stop }
     }
 
