@@ -9,6 +9,7 @@ mod hook;
 mod life;
 mod metrics;
 mod mutations;
+mod privileges;
 mod rate;
 mod scale;
 mod traffic;

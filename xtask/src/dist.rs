@@ -7,8 +7,10 @@ use anyhow::{Context as _, Result};
 use crate::{build, shell, workspace};
 
 /// Files of the repository that belong beside the binaries, and where they go.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 8] = [
     ("limiter-user/packaging/limiterd.service", "lib/systemd/system/limiterd.service"),
+    ("limiter-user/packaging/limiterd-pins.service", "lib/systemd/system/limiterd-pins.service"),
+    ("limiter-user/packaging/limiter.sysusers", "lib/sysusers.d/limiter.conf"),
     ("limiter-user/config.example.toml", "share/doc/limiter/limiter.toml"),
     ("README.md", "share/doc/limiter/README.md"),
     ("CHANGELOG.md", "share/doc/limiter/CHANGELOG.md"),

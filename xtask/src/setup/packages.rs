@@ -29,14 +29,17 @@ pub(crate) enum Tool {
     Ipset,
     /// What people call the API with.
     Curl,
+    /// What judges the unit.
+    SystemdAnalyze,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Ipset, Self::Curl];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Ipset, Self::Curl, Self::SystemdAnalyze];
     /// Those of the tests.
-    pub(crate) const OF_TESTS: [Self; 5] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Curl];
+    pub(crate) const OF_TESTS: [Self; 6] =
+        [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Curl, Self::SystemdAnalyze];
     /// Those of the benchmark.
     pub(crate) const OF_BENCH: [Self; 4] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Ipset];
 
@@ -48,6 +51,7 @@ impl Tool {
             Self::Bpftool => "bpftool",
             Self::Ipset => "ipset",
             Self::Curl => "curl",
+            Self::SystemdAnalyze => "systemd-analyze",
         }
     }
 
@@ -60,6 +64,7 @@ impl Tool {
             Self::Bpftool => "bpftool",
             Self::Ipset => "ipset",
             Self::Curl => "curl",
+            Self::SystemdAnalyze => "systemd",
         }
     }
 }
