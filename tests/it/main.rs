@@ -13,4 +13,5 @@ mod privileges;
 mod rate;
 mod scale;
 mod traffic;
+mod unit;
 mod verdicts;

@@ -1,22 +1,19 @@
 //! What the daemon may do, as the kernel tells it of each of its threads; and that it is enough for everything it does,
 //! as root and as a user of its own, which is how the unit starts it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use limiter_common::abi::ABI_VERSION;
 use limiter_tests::cli::answer;
 use limiter_tests::lab::{HOST, OUTSIDE};
 use limiter_tests::tcp::get;
 use limiter_tests::traffic::{Flood, same};
-use limiter_tests::{Config, Daemon, Lab, frames, in_lab, skip, stranger, veth, wait};
+use limiter_tests::{Config, Daemon, Lab, frames, in_lab, stranger, veth, wait};
 
-const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../limiter-user/packaging/limiterd.service");
 const SOON: Duration = Duration::from_secs(10);
 const BLOCKED: &str = "198.51.100.7";
 /// Nobody, and a group that the daemon's user is in beside its own.
@@ -307,33 +304,4 @@ fn what_is_not_known_of_a_stranger_is_said() {
         ensure!(problem.contains("bpftool prog show id"), "{problem}");
         ensure_kept(&daemon, &KEPT)
     });
-}
-
-/// The values of a directive of the unit, all of its lines together.
-fn directive(unit: &str, name: &str) -> BTreeSet<String> {
-    let lines = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    lines.flat_map(str::split_whitespace).map(str::to_owned).collect()
-}
-
-#[test]
-fn the_unit_gives_what_is_kept_and_is_hardened() -> Result<()> {
-    let unit = fs::read_to_string(UNIT)?;
-    let kept: BTreeSet<String> = KEPT.iter().map(|name| format!("CAP_{name}")).collect();
-    assert_eq!(directive(&unit, "AmbientCapabilities"), kept);
-    assert_eq!(directive(&unit, "CapabilityBoundingSet"), kept);
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        skip("the_unit_gives_what_is_kept_and_is_hardened", "there is no systemd-analyze");
-        return Ok(());
-    }
-    let mut command = Command::new("systemd-analyze");
-    // In tenths.
-    let output =
-        command.args(["security", "--offline=true", "--no-pager", "--threshold=20", UNIT]).output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let Some(level) = text.lines().find(|line| line.contains("Overall exposure level")) else {
-        bail!("no level: {text}{}", String::from_utf8_lossy(&output.stderr));
-    };
-    println!("{}", level.trim());
-    ensure!(output.status.success(), "more than 2.0:\n{text}");
-    Ok(())
 }
