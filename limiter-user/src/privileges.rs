@@ -5,8 +5,7 @@
 //!
 //! - `CAP_BPF`: maps and programs are made again when a table grows, at a reload, and for an interface that comes back.
 //! - `CAP_NET_ADMIN`: an XDP program is loaded and put on an interface, or one of somebody else is taken off.
-//! - `CAP_PERFMON`: without it, the verifier guards each access to memory against speculation, and refuses programs of
-//!   this size.
+//! - `CAP_PERFMON`: without it, the verifier refuses the program, which subtracts pointers to learn how long a frame is.
 //!
 //! Kept where the configuration asks for it: see [`Needs`]. Given up are all others, in every set, and the way to get any
 //! by exec (`no_new_privs`). What takes more is done before: mounting a bpffs, raising `RLIMIT_MEMLOCK`, and giving

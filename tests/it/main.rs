@@ -12,6 +12,7 @@ mod mutations;
 mod privileges;
 mod rate;
 mod scale;
+mod security;
 mod traffic;
 mod unit;
 mod verdicts;

@@ -1,6 +1,7 @@
 //! What the daemon may do, as the kernel tells it of each of its threads; and that it is enough for everything it does,
 //! as root and as a user of its own, which is how the unit starts it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -72,8 +73,20 @@ fn ensure_enforced(lab: &Lab, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// The capabilities in the table of `SECURITY.md`, always or under a condition.
+fn documented() -> (Vec<&'static str>, Vec<&'static str>) {
+    let page = include_str!("../../SECURITY.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `CAP_")?.split_once("` | "));
+    let (sometimes, always): (Vec<_>, Vec<_>) = rows.partition(|(_, what)| what.starts_with("only "));
+    let names = |rows: Vec<(&'static str, _)>| rows.into_iter().map(|(name, _)| name).collect();
+    (names(always), names(sometimes))
+}
+
 #[test]
 fn the_daemon_keeps_what_is_documented() {
+    let (always, sometimes) = documented();
+    assert_eq!(BTreeSet::from_iter(always), BTreeSet::from(KEPT));
+    assert_eq!(sometimes, ["NET_BIND_SERVICE", "SYS_ADMIN"]);
     in_lab("kept", |lab| {
         let mut daemon = Daemon::start(lab, &Config::default())?;
         ensure_kept(&daemon, &KEPT)?;
