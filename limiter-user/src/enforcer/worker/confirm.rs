@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 
 use limiter_common::Nanos;
 
-use super::Worker;
+use super::{Job, Worker};
 use crate::blocklist::{Claim, Edit, Key, Owner};
 use crate::config::Action;
 use crate::control::protocol::UnconfirmedChange;
@@ -29,6 +29,20 @@ pub(super) struct Confirm {
     owner: Owner,
     actor: Arc<str>,
     what: String,
+}
+
+/// What changes do not take back any more: the number of the change, and what it would have done.
+#[derive(Debug, Default)]
+pub(super) struct Released(Vec<(u64, Undo)>);
+
+impl Released {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn append(&mut self, mut others: Self) {
+        self.0.append(&mut others.0);
+    }
 }
 
 impl Worker {
@@ -86,19 +100,50 @@ impl Worker {
         Unconfirmed { id, ends, owner, actor, what: what.into(), undo: undo.collect() }
     }
 
-    /// Somebody has a new word on claims: rolling back does not touch them any more. Returns what has to be stored.
-    pub(super) fn release(&mut self, about: impl Fn(&Key) -> bool) -> Vec<Write> {
-        let mut writes = Vec::new();
+    /// Somebody has a new word on claims: rolling back does not touch them any more, unless that word
+    /// [fails](Self::bind).
+    pub(super) fn release(&mut self, about: impl Fn(u64, &Key) -> bool) -> Released {
+        let mut released = Released::default();
         let mut changes = std::mem::take(&mut self.unconfirmed);
         for change in &mut changes {
-            let before = change.undo.len();
-            change.undo.retain(|undo| !self.key_of(undo).is_some_and(|key| about(&key)));
-            if change.undo.len() < before {
-                writes.push(Write::Unconfirmed(change.clone()));
-            }
+            let said = |undo: &Undo| self.key_of(undo).is_some_and(|key| about(change.id, &key));
+            let (gone, kept) = std::mem::take(&mut change.undo).into_iter().partition(said);
+            change.undo = kept;
+            released.0.extend(Vec::into_iter(gone).map(|undo| (change.id, undo)));
         }
         self.unconfirmed = changes;
-        writes
+        released
+    }
+
+    /// What has to be stored, with the word itself.
+    pub(super) fn writes_of_released(&self, released: &Released) -> Vec<Write> {
+        let of = |change: &&Unconfirmed| released.0.iter().any(|(id, _)| *id == change.id);
+        self.unconfirmed.iter().filter(of).cloned().map(Write::Unconfirmed).collect()
+    }
+
+    /// The new word was not kept: rolling back takes back what it did before.
+    pub(super) fn bind(&mut self, released: Released) {
+        for (id, undo) in released.0 {
+            if let Some(change) = self.unconfirmed.iter_mut().find(|change| change.id == id) {
+                change.undo.push(undo);
+            }
+        }
+    }
+
+    /// The changes that a long request has a new word on when it ends. Until then they are not rolled back: it may fail, or
+    /// be forgotten by a crash.
+    pub(super) fn about(&self, about: impl Fn(&Key) -> bool) -> Vec<u64> {
+        let said = |undo: &Undo| self.key_of(undo).is_some_and(|key| about(&key));
+        let changes = self.unconfirmed.iter().filter(|change| change.undo.iter().any(said));
+        changes.map(|change| change.id).collect()
+    }
+
+    fn is_worked_on(&self, id: u64) -> bool {
+        match self.work.as_ref().map(|work| &work.job) {
+            Some(Job::Import(import)) => import.releases.contains(&id),
+            Some(Job::Purge(purge)) => purge.releases.contains(&id),
+            Some(Job::Reload(_)) | None => false,
+        }
     }
 
     pub(super) fn changes(&self) -> Vec<UnconfirmedChange> {
@@ -141,8 +186,19 @@ impl Worker {
     /// Rolls back what nobody confirmed in time. That the disk refuses is no reason to stay locked out.
     pub(super) fn roll_back(&mut self) {
         let now = (self.clock)();
-        while let Some(at) = self.unconfirmed.iter().position(|change| change.ends <= now.boot) {
+        while let Some(at) = self
+            .unconfirmed
+            .iter()
+            .position(|change| change.ends <= now.boot && !self.is_worked_on(change.id))
+        {
             let change = self.unconfirmed.remove(at);
+            if change.undo.is_empty() {
+                // All of it has been said otherwise since.
+                if let Err(NotStored(why)) = self.store.commit_later(&[Write::Confirmed(change.id)], now) {
+                    tracing::warn!("change {} is over, but that is not stored yet: {why}", change.id);
+                }
+                continue;
+            }
             let guards = self.guards(None);
             let mut edits = Vec::with_capacity(change.undo.len());
             for Undo { prefix, action, owner, former } in &change.undo {

@@ -49,9 +49,18 @@ pub(super) struct Import {
     /// So many of the edits are stored.
     stored: usize,
     undo: Undo,
+    /// The changes that are not rolled back any more when it ends, as far as they are about the same.
+    pub(super) releases: Vec<u64>,
     /// Nothing is made of it.
     rehearsal: Option<Rehearsal>,
     pub(super) reply: Reply<AddResponse>,
+}
+
+impl Import {
+    /// The number of edits to store, or a commit alone for what is released.
+    fn to_store(&self) -> usize {
+        self.undo.len().max(usize::from(!self.releases.is_empty()))
+    }
 }
 
 /// What takes an import back: 8 bytes for each IPv4 prefix that is new, 24 for each that was there with other terms.
@@ -133,16 +142,15 @@ impl Worker {
         let dry_run = rehearsal.is_some();
         match self.check_import(action, parsed, options, dry_run, caller) {
             Ok(Some((owner, admitted))) => {
+                let mut releases = Vec::new();
                 if !dry_run {
                     self.kernel.expect_all(admitted.prefixes());
-                    let released = self.release(|key| {
+                    releases = self.about(|key| {
                         key.owner == owner && key.action == action && admitted.prefixes().contains(key.prefix)
                     });
-                    if let Err(NotStored(why)) = self.store.commit_later(&released, (self.clock)()) {
-                        tracing::warn!("changes that wait are not stored: {why}");
-                    }
                 }
                 Some(Import {
+                    releases,
                     admitted,
                     asked: self.asked(options, owner, caller),
                     response: AddResponse { dry_run, ..AddResponse::default() },
@@ -230,16 +238,27 @@ impl Worker {
             let key = |prefix| Key { prefix, action: import.admitted.action(), owner: import.asked.owner };
             let claims =
                 import.undo.edited(import.stored, PART).filter_map(|prefix| self.list.get(key(prefix)));
-            let writes: Vec<_> = claims.filter_map(|claim| self.write_of(&Edit::Set(claim))).collect();
+            let mut writes: Vec<_> = claims.filter_map(|claim| self.write_of(&Edit::Set(claim))).collect();
             import.stored += PART;
             let now = (self.clock)();
-            let last = import.stored >= import.undo.len();
-            let stored =
-                if last { self.store.commit(&writes, now) } else { self.store.commit_later(&writes, now) };
-            stored.map_err(|NotStored(why)| not_kept(&why))?;
+            if import.stored < import.to_store() {
+                self.store.commit_later(&writes, now).map_err(|NotStored(why)| not_kept(&why))?;
+            } else {
+                let Import { releases, admitted, asked, .. } = &import;
+                let released = self.release(|id, key| {
+                    releases.contains(&id)
+                        && (key.owner, key.action) == (asked.owner, admitted.action())
+                        && admitted.prefixes().contains(key.prefix)
+                });
+                writes.append(&mut self.writes_of_released(&released));
+                if let Err(NotStored(why)) = self.store.commit(&writes, now) {
+                    self.bind(released);
+                    return Err(not_kept(&why));
+                }
+            }
         }
         let all = import.enforced >= import.admitted.prefixes().len();
-        Ok(all && import.stored >= import.undo.len())
+        Ok(all && import.stored >= import.to_store())
     }
 
     /// Puts those prefixes of the next part in force that nobody claims, most of a long list. Returns the others.

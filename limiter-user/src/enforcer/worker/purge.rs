@@ -23,6 +23,8 @@ pub(super) struct Purge {
     removed: u64,
     /// Why some of it is not durable.
     refused: Option<String>,
+    /// The changes that are not rolled back any more when it ends, as far as they are about the same.
+    pub(super) releases: Vec<u64>,
     pub(super) reply: Reply<RemoveResponse>,
 }
 
@@ -43,11 +45,8 @@ impl Worker {
                 None
             }
             Ok(owner) => {
-                let released = self.release(|key| key.owner == owner && key.action == action);
-                if let Err(NotStored(why)) = self.store.commit_later(&released, (self.clock)()) {
-                    tracing::warn!("changes that wait are not stored: {why}");
-                }
-                Some(Purge { action, owner, after: None, removed: 0, refused: None, reply })
+                let releases = self.about(|key| (key.owner, key.action) == (owner, action));
+                Some(Purge { action, owner, after: None, removed: 0, refused: None, releases, reply })
             }
             Err(error) => {
                 self.answer(reply, Err(error));
@@ -115,7 +114,11 @@ impl Worker {
         let now = (self.clock)();
         let stored = match last {
             Some(_) => self.store.commit_later(&writes, now),
-            None => self.store.commit(&[], now),
+            None => {
+                let said = |key: &Key| (key.owner, key.action) == (purge.owner, purge.action);
+                let released = self.release(|id, key| purge.releases.contains(&id) && said(key));
+                self.store.commit(&self.writes_of_released(&released), now)
+            }
         };
         if let Err(NotStored(why)) = stored {
             purge.refused = Some(why);

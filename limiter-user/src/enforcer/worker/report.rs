@@ -123,7 +123,7 @@ impl Worker {
                 };
                 let prefixes: Prefixes = prefixes.iter().filter(shorter).collect();
                 let edits = self.edits(Action::Block, prefixes.iter(), &asked, &mut added);
-                Planned { edits, former: Vec::new(), confirm: None }
+                Planned { edits, ..Planned::default() }
             }
             Length::Escalating => self.escalated(&prefixes, &asked, most, &mut added),
         };

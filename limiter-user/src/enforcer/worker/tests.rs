@@ -374,3 +374,78 @@ fn requests_about_the_same_do_not_share_a_commit_unless_both_block() {
     assert_eq!(removed.try_recv().unwrap().unwrap().removed, 1);
     assert_eq!(kernel.lists().len(), 1);
 }
+
+fn to_confirm(worker: &mut Worker, prefixes: &[&str]) {
+    let request = AddRequest { confirm_seconds: Some(60), ..request(prefixes) };
+    assert!(add_now(worker, Action::Block, request).unwrap().change.is_some());
+}
+
+/// The claims that each change would take back.
+fn waiting(worker: &Worker) -> Vec<u64> {
+    worker.changes().iter().map(|change| change.claims).collect()
+}
+
+#[test]
+fn a_word_that_is_not_kept_leaves_changes_to_be_rolled_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut worker, _) = started(directory.path());
+    to_confirm(&mut worker, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    // The same once more changes nothing, but says it for good.
+    for (prefix, seconds) in [("192.0.2.1", None), ("192.0.2.2", Some(600))] {
+        let (mut together, (reply, mut answer)) = (Together::default(), oneshot::channel());
+        let request = AddRequest { seconds, ..request(&[prefix]) };
+        worker.add(&mut together, Action::Block, request, None, &Caller::operator(0), reply);
+        worker.store.fail();
+        worker.finish(&mut together);
+        assert!(matches!(answer.try_recv().unwrap(), Err(Error::NotDurable(_))), "{prefix}");
+        assert_eq!(waiting(&worker), [3]);
+    }
+    drop(worker);
+    let (mut worker, _) = started(directory.path());
+    assert_eq!(waiting(&worker), [3]);
+    add(&mut worker, "192.0.2.1");
+    assert_eq!(waiting(&worker), [2]);
+}
+
+/// Killed in the middle: nobody was told that it is done, so what was to be rolled back still is.
+#[test]
+fn an_import_has_its_word_on_changes_when_it_ends() {
+    static SECONDS: AtomicU64 = AtomicU64::new(0);
+    fn later() -> Now {
+        let seconds = Nanos::from_secs(SECONDS.load(Ordering::Relaxed));
+        Now { boot: clock().boot.saturating_add(seconds), ..clock() }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (mut worker, kernel) = started_at(directory.path(), later);
+    let first = address(0).to_string();
+    to_confirm(&mut worker, &[&first, "192.0.2.1"]);
+    let parsed = Parsed { prefixes: [address(0), address(1)].into_iter().collect(), ..Parsed::default() };
+    let (reply, mut answer) = oneshot::channel();
+    let options = ImportOptions::default();
+    worker.waiting.push_back(Long::Import(Action::Block, parsed, options, None, Caller::operator(0), reply));
+    worker.work();
+    worker.work();
+    // Another request's commit.
+    add(&mut worker, "192.0.2.9");
+    let crashed = tempfile::tempdir().unwrap();
+    std::fs::copy(directory.path().join("claims.redb"), crashed.path().join("claims.redb")).unwrap();
+    let killed = started_over(crashed.path(), later, Box::new(kernel.clone()));
+    assert_eq!(waiting(&killed), [2]);
+    drop(killed);
+    // It waits for the import even when its time is over.
+    SECONDS.store(60, Ordering::Relaxed);
+    worker.roll_back();
+    assert_eq!(waiting(&worker), [2]);
+    while worker.work.is_some() {
+        worker.work();
+    }
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert_eq!(waiting(&worker), [1]);
+    worker.roll_back();
+    drop(worker);
+    let (worker, kernel) = started_at(directory.path(), later);
+    let expected = [&first, &address(1).to_string(), "192.0.2.9"].map(str::to_owned);
+    let mut found: Vec<String> = kernel.lists().iter().map(|change| change.prefix.to_string()).collect();
+    found.sort();
+    assert_eq!((found, waiting(&worker)), (expected.to_vec(), vec![]));
+}

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use limiter_common::{Nanos, Prefix};
 
-use super::confirm::Confirm;
+use super::confirm::{Confirm, Released};
 use super::import::not_kept;
 use super::rehearsal::newly;
 use super::{TOLD, Worker, prefixes};
@@ -97,6 +97,8 @@ pub(super) struct Unanswered {
     former: Vec<(Offender, Option<Offence>)>,
     /// The change that waits for being confirmed.
     change: Option<u64>,
+    /// What is not rolled back any more.
+    released: Released,
     /// Nothing has to be stored, neither of this request nor of one before that it relies on.
     idle: bool,
 }
@@ -117,6 +119,8 @@ pub(super) struct Planned {
     pub(super) former: Vec<(Offender, Option<Offence>)>,
     /// Rolled back unless somebody confirms it.
     pub(super) confirm: Option<Confirm>,
+    /// What is not rolled back any more, beside what the edits are about.
+    pub(super) released: Released,
 }
 
 impl Worker {
@@ -198,7 +202,7 @@ impl Worker {
             self.escalated(admitted.prefixes(), &asked, None, &mut response)
         } else {
             let edits = self.edits(action, admitted.prefixes().iter(), &asked, &mut response);
-            Planned { edits, former: Vec::new(), confirm: None }
+            Planned { edits, ..Planned::default() }
         };
         let room = lists::room(&self.list, self.config.capacity, &planned.edits).map_err(Error::Full);
         let may = room.and_then(|_| match rehearsal {
@@ -215,11 +219,9 @@ impl Worker {
             planned.confirm = Some(confirm);
         } else if !self.unconfirmed.is_empty() {
             // Also what stays as it is: somebody has said it for good.
-            let about = |key: &Key| {
+            planned.released = self.release(|_, key| {
                 key.owner == owner && key.action == action && admitted.prefixes().contains(key.prefix)
-            };
-            let mut writes = self.release(about);
-            together.writes.append(&mut writes);
+            });
         }
         let unanswered = self.begin(together, effect, planned, relies)?;
         response.change = unanswered.change.map(|id| id.to_string());
@@ -281,16 +283,14 @@ impl Worker {
                 Some(self.to_confirm(seconds, format!("{}.remove", action.label()), &keys, caller)?)
             }
         };
-        if confirm.is_none() && !self.unconfirmed.is_empty() {
-            let about = |key: &Key| {
+        let mut planned = Planned { edits, confirm, ..Planned::default() };
+        if planned.confirm.is_none() && !self.unconfirmed.is_empty() {
+            planned.released = self.release(|_, key| {
                 let whose = key.owner == owner || request.all_owners;
                 whose && key.action == action && prefixes.contains(key.prefix)
-            };
-            let mut writes = self.release(about);
-            together.writes.append(&mut writes);
+            });
         }
-        let unanswered =
-            self.begin(together, effect, Planned { edits, former: Vec::new(), confirm }, relies)?;
+        let unanswered = self.begin(together, effect, planned, relies)?;
         response.change = unanswered.change.map(|id| id.to_string());
         let unanswered = Some(unanswered);
         if let (Some(_), Some(why)) = (&self.unseen, self.store.problem())
@@ -400,22 +400,24 @@ impl Worker {
         planned: Planned,
         relies: bool,
     ) -> Result<Unanswered, Error> {
-        let Planned { edits, former, confirm } = planned;
+        let Planned { edits, former, confirm, mut released } = planned;
         self.touch(&edits);
-        let idle = edits.is_empty() && !relies;
         let mut writes = self.writes_of(&edits);
         writes.extend(former.iter().map(|(offender, _)| Write::Repeat(self.repeat(*offender))));
         let keys: Vec<Prefix> = edits.iter().map(|edit| edit.key().prefix).collect();
         if !self.unconfirmed.is_empty() {
             let about: HashSet<Key> = edits.iter().map(Edit::key).collect();
-            writes.extend(self.release(|key| about.contains(key)));
+            released.append(self.release(|_, key| about.contains(key)));
+            writes.append(&mut self.writes_of_released(&released));
         }
+        let idle = edits.is_empty() && released.is_empty() && !relies;
         let mut outcome = self.list.apply(edits);
         if effect == Effect::AtOnce {
             match self.install(outcome) {
                 Ok(undo) => outcome = Outcome { changes: Vec::new(), undo },
                 Err(error) => {
                     self.remember(former);
+                    self.bind(released);
                     return Err(error);
                 }
             }
@@ -430,7 +432,7 @@ impl Worker {
         together.prefixes.extend(keys);
         together.writes.append(&mut writes);
         together.deferred |= effect != Effect::AtOnce;
-        Ok(Unanswered { effect, outcome, former, change: id, idle })
+        Ok(Unanswered { effect, outcome, former, change: id, released, idle })
     }
 
     /// What the store has to know of an offender.
@@ -492,12 +494,13 @@ impl Worker {
 
     /// Does what can be done without the disk.
     fn refuse(&mut self, request: Unanswered, why: &str) -> Result<(), Error> {
-        let Unanswered { effect, outcome, former, change, idle } = request;
+        let Unanswered { effect, outcome, former, change, released, idle } = request;
         if idle {
             return Ok(());
         }
         if effect != Effect::Anyway {
             self.unconfirmed.retain(|unconfirmed| Some(unconfirmed.id) != change);
+            self.bind(released);
         }
         self.remember(former);
         Err(match effect {
