@@ -1,4 +1,5 @@
-//! Claims on disk: `claims.redb` in the state directory. What [`Store::commit`] took survives kill -9 and power loss.
+//! Claims on disk: `claims.redb` in the state directory. What [`Store::commit`] took survives kill -9 and power loss. Beside
+//! it, `claims.serial` says how many commits there were, so that a file that has gone back to an earlier one is noticed.
 //!
 //! A disk fault never keeps the daemon from starting. A file that cannot be understood is set aside as
 //! `claims.redb.corrupt-N`, what can still be read of it is kept, and the rest is the caller's to recover from the
@@ -9,6 +10,7 @@ mod crc;
 mod expiry;
 mod file;
 mod offences;
+mod serial;
 mod unconfirmed;
 
 use std::collections::BTreeSet;
@@ -27,9 +29,10 @@ use crate::enforcer::Now;
 use block::{Block, Id};
 use expiry::Boot;
 pub(crate) use file::set_aside;
-use file::{OpenError, guarded};
+use file::{Before, OpenError, guarded};
 use offences::OFFENCES;
 pub use offences::Repeat;
+use serial::Serial;
 use unconfirmed::UNCONFIRMED;
 pub use unconfirmed::{Unconfirmed, Undo};
 
@@ -40,6 +43,8 @@ const CLAIMS_2: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("claims
 /// Of the running boot: its identifier, and both clocks at the first start in it, in nanoseconds.
 const BOOTS: TableDefinition<'_, [u8; 16], (u64, u64)> = TableDefinition::new("boots-1");
 
+/// How many commits there were, beside the file.
+const SERIAL_FILE: &str = "claims.serial";
 /// Of the pages of the file, this many bytes are kept in memory: a million claims have about 10 MiB.
 const CACHE: usize = 4 << 20;
 
@@ -167,6 +172,7 @@ pub struct Store {
     path: PathBuf,
     boot_id: [u8; 16],
     state: Result<Database, String>,
+    serial: Serial,
     /// Something was written without waiting for the disk, since the last time that was waited for.
     later: bool,
 }
@@ -179,9 +185,17 @@ impl Store {
         let mut warnings = Vec::new();
         let mut lost = false;
         let mut unseen = false;
-        let (state, records) = match open_file(&path, boot_id, now) {
+        let opened = open_file(&path, boot_id, now);
+        let mut missing = 0;
+        let mut serial = Serial::open(&directory.join(SERIAL_FILE));
+        let (state, records) = match opened {
             Ok((database, contents)) => {
                 lost |= contents.note(&path, &mut warnings);
+                missing = serial.lost(contents.serial);
+                if missing > 0 {
+                    lost = true;
+                    warnings.push(format!("the last {missing} changes of {} are lost", path.display()));
+                }
                 (Ok(database), contents.records)
             }
             Err(OpenError::Unusable(why)) => {
@@ -193,11 +207,18 @@ impl Store {
                 (Err(why), records)
             }
             Err(OpenError::Corrupt(why)) => {
-                lost = true;
-                start_anew(&path, &why, boot_id, now, &mut warnings)
+                let store =
+                    Self { path, boot_id, state: Err(format!("damaged: {why}")), serial, later: false };
+                let (store, records) = start_anew(store, &why, now, &mut warnings);
+                return Opened { store, records, lost: true, unseen, warnings };
             }
         };
-        Opened { store: Self { path, boot_id, state, later: false }, records, lost, unseen, warnings }
+        let mut store = Self { path, boot_id, state, serial, later: false };
+        if missing > 0 {
+            // So that it is told once. If it cannot be written, it is told again.
+            let _ = store.make(&[], now, Durability::Immediate);
+        }
+        Opened { store, records, lost, unseen, warnings }
     }
 
     /// Why nothing can be stored now.
@@ -239,6 +260,7 @@ impl Store {
         match open_file(&self.path, self.boot_id, now) {
             Ok((database, contents)) => {
                 self.state = Ok(database);
+                self.serial.lost(contents.serial);
                 if contents.unreadable > 0 {
                     let path = self.path.display();
                     tracing::warn!("{} blocks of claims in {path} cannot be read", contents.unreadable);
@@ -269,6 +291,11 @@ impl Store {
         if writes.is_empty() && !(wait && self.later) {
             return Ok(());
         }
+        self.make(writes, now, durability)
+    }
+
+    /// A commit, whatever it holds.
+    fn make(&mut self, writes: &[Write], now: Now, durability: Durability) -> Result<(), NotStored> {
         let database = match &self.state {
             Ok(database) => database,
             Err(why) => return Err(self.refusal(why)),
@@ -288,15 +315,18 @@ impl Store {
         let changes: Vec<_> = changes.collect();
         // Neighbours share blocks. Stable: of two writes to one claim the later one counts.
         sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let boot = here(self.boot_id, now);
-        if let Err(error) = guarded(|| write(database, &sorted, &repeats, &changes, boot, durability)) {
+        let (boot, number) = (here(self.boot_id, now), self.serial.next());
+        let made = guarded(|| write(database, &sorted, &repeats, &changes, boot, (number, durability)));
+        if let Err(error) = made {
             let why = error.to_string();
             let refusal = self.refusal(&why);
             // After an error the library refuses everything until the file is opened again.
             self.state = Err(why);
             return Err(refusal);
         }
-        self.later = !wait;
+        let durable = matches!(durability, Durability::Immediate);
+        self.serial.made(durable);
+        self.later = !durable;
         Ok(())
     }
 }
@@ -313,10 +343,11 @@ fn write(
     repeats: &[&Repeat],
     changes: &[(u64, Option<&Unconfirmed>)],
     boot: Boot,
-    durability: Durability,
+    (number, durability): (u64, Durability),
 ) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(durability)?;
+    serial::write(&transaction, number)?;
     {
         let mut table = transaction.open_table(CLAIMS)?;
         let mut rest = writes;
@@ -359,13 +390,18 @@ struct Contents {
     records: Records,
     /// Blocks that are damaged.
     unreadable: usize,
-    /// There was no file.
-    new: bool,
+    /// Offenders, and changes that wait for being confirmed, that are damaged.
+    forgotten: usize,
+    unconfirmed: usize,
+    /// Of the last commit.
+    serial: u64,
+    before: Before,
 }
 
 impl Contents {
     fn nothing(boot: Boot) -> Self {
-        Self { records: Records::none(boot), unreadable: 0, new: false }
+        let records = Records::none(boot);
+        Self { records, unreadable: 0, forgotten: 0, unconfirmed: 0, serial: 0, before: Before::Something }
     }
 
     fn take(&mut self, key: &[u8], value: &[u8]) {
@@ -375,12 +411,18 @@ impl Contents {
     }
 
     fn take_repeat(&mut self, key: &[u8], value: &[u8]) {
-        self.records.repeats.extend(Repeat::decode(key, value));
+        match Repeat::decode(key, value) {
+            Some(repeat) => self.records.repeats.push(repeat),
+            None => self.forgotten += 1,
+        }
     }
 
     fn take_unconfirmed(&mut self, key: &[u8], value: &[u8]) {
         let boot = self.records.boot;
-        self.records.unconfirmed.extend(Unconfirmed::decode(key, value, boot));
+        match Unconfirmed::decode(key, value, boot) {
+            Some(change) => self.records.unconfirmed.push(change),
+            None => self.unconfirmed += 1,
+        }
     }
 
     fn take_version_2(&mut self, key: &[u8], value: &[u8]) {
@@ -390,13 +432,28 @@ impl Contents {
         }
     }
 
-    /// Whether something is missing.
+    /// Whether claims are missing.
     fn note(&self, path: &Path, warnings: &mut Vec<String>) -> bool {
+        let path = path.display();
         if self.unreadable > 0 {
-            let path = path.display();
             warnings.push(format!("{} blocks of claims in {path} cannot be read", self.unreadable));
         }
-        self.unreadable > 0 || self.new
+        if self.forgotten > 0 {
+            warnings.push(format!(
+                "{} offenders in {path} cannot be read: they are not blocked for longer next time",
+                self.forgotten
+            ));
+        }
+        if self.unconfirmed > 0 {
+            warnings.push(format!(
+                "{} changes in {path} that nobody has confirmed cannot be read: what they did stays",
+                self.unconfirmed
+            ));
+        }
+        if self.before == Before::Emptiness {
+            warnings.push(format!("{path} was empty: what it held is lost"));
+        }
+        self.unreadable > 0 || self.before != Before::Something
     }
 }
 
@@ -404,10 +461,10 @@ impl Contents {
 type Take = fn(&mut Contents, &[u8], &[u8]);
 
 fn open_file(path: &Path, boot_id: [u8; 16], now: Now) -> Result<(Database, Contents), OpenError> {
-    let (database, new) = file::open(path)?;
+    let (database, before) = file::open(path)?;
     let contents = guarded(|| {
         let boot = first_start(&database, boot_id, now)?;
-        Ok(Contents { new, ..read(&database, boot)? })
+        Ok(Contents { before, ..read(&database, boot)? })
     });
     Ok((database, contents?))
 }
@@ -469,6 +526,7 @@ fn read(database: &impl ReadableDatabase, boot: Boot) -> Result<Contents, redb::
     for_each(&transaction, OFFENCES, |key, value| contents.take_repeat(key, value))?;
     for_each(&transaction, UNCONFIRMED, |key, value| contents.take_unconfirmed(key, value))?;
     for_each(&transaction, CLAIMS_2, |key, value| contents.take_version_2(key, value))?;
+    contents.serial = serial::read(&transaction)?;
     Ok(contents)
 }
 
@@ -505,38 +563,37 @@ fn read_only(path: &Path, boot_id: [u8; 16], now: Now) -> Option<Records> {
     contents.ok().filter(|contents| contents.unreadable == 0).map(|contents| contents.records)
 }
 
-/// Sets the file aside and starts another one with what can still be read.
-fn start_anew(
-    path: &Path,
-    why: &str,
-    boot_id: [u8; 16],
-    now: Now,
-    warnings: &mut Vec<String>,
-) -> (Result<Database, String>, Records) {
-    let aside = match set_aside(path) {
+/// Sets the file of a store that is damaged aside and starts another one with what can still be read.
+fn start_anew(mut store: Store, why: &str, now: Now, warnings: &mut Vec<String>) -> (Store, Records) {
+    let (path, boot_id) = (store.path.clone(), store.boot_id);
+    let aside = match set_aside(&path) {
         Ok(aside) => aside,
         Err(error) => {
             warnings.push(format!("{} is damaged ({why}) and cannot be set aside: {error}", path.display()));
-            return (Err(format!("damaged: {why}")), Records::none(here(boot_id, now)));
+            return (store, Records::none(here(boot_id, now)));
         }
     };
     let saved = salvage(&aside, boot_id, now);
     warnings.push(format!(
-        "{} was damaged ({why}); it is now {}, and {} claims could be read from it",
+        "{} was damaged ({why}); it is now {}, and {} claims, {} offenders and {} changes that wait for being confirmed \
+         could be read from it",
         path.display(),
         aside.display(),
-        saved.len()
+        saved.len(),
+        saved.repeats().len(),
+        saved.unconfirmed().len()
     ));
-    let state =
-        open_file(path, boot_id, now).map(|(database, _)| database).map_err(|error| error.to_string());
-    let mut store = Store { path: path.to_owned(), boot_id, state, later: false };
+    store.state =
+        open_file(&path, boot_id, now).map(|(database, _)| database).map_err(|error| error.to_string());
+    // What is made of it has later numbers.
+    store.serial.lost(0);
     let repeats = saved.repeats().iter().cloned().map(Write::Repeat);
     let unconfirmed = saved.unconfirmed().iter().cloned().map(Write::Unconfirmed);
     let writes: Vec<Write> = saved.iter().map(Write::Put).chain(repeats).chain(unconfirmed).collect();
-    if let Err(NotStored(why)) = store.commit(&writes, now) {
+    if let Err(NotStored(why)) = store.make(&writes, now, Durability::Immediate) {
         warnings.push(format!("the claims that were read are in force but not stored: {why}"));
     }
-    (store.state, saved)
+    (store, saved)
 }
 
 /// What can be read of a damaged file. Every record has a checksum, so nothing is made up.
@@ -544,32 +601,38 @@ fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Records {
     let contents = std::sync::Mutex::new(Contents::nothing(here(boot_id, now)));
     // A block takes more than this many bytes of the file; a tree that goes in circles has more of them.
     let most = std::fs::metadata(path).map_or(0, |file| file.len() / 16);
-    let ended = guarded(|| {
-        let mut builder = redb::Builder::new();
-        let database = builder.set_cache_size(CACHE).open(path)?;
+    let opened = guarded(|| {
+        let database = redb::Builder::new().set_cache_size(CACHE).open(path)?;
         let transaction = database.begin_read()?;
-        let tables: [(_, Take); 4] = [
-            (CLAIMS, Contents::take),
-            (CLAIMS_2, Contents::take_version_2),
-            (OFFENCES, Contents::take_repeat),
-            (UNCONFIRMED, Contents::take_unconfirmed),
-        ];
-        for (table, take) in tables {
-            let table = match transaction.open_table(table) {
-                Err(redb::TableError::TableDoesNotExist(_)) => continue,
-                table => table?,
-            };
-            for (entry, _) in table.iter()?.zip(0..most) {
-                let (key, value) = entry?;
-                if let Ok(mut contents) = contents.lock() {
-                    take(&mut contents, key.value(), value.value());
-                }
-            }
-        }
-        Ok(())
+        Ok((database, transaction))
     });
-    if let Err(why) = ended {
-        tracing::debug!("reading {} ended: {why}", path.display());
+    let tables: [(_, Take); 4] = [
+        (CLAIMS, Contents::take),
+        (CLAIMS_2, Contents::take_version_2),
+        (OFFENCES, Contents::take_repeat),
+        (UNCONFIRMED, Contents::take_unconfirmed),
+    ];
+    for (table, take) in tables {
+        // Each by itself: what is behind the damage in one does not keep the next from being read.
+        let ended = opened.as_ref().map_err(ToString::to_string).and_then(|(_, transaction)| {
+            let read = guarded(|| {
+                let table = match transaction.open_table(table) {
+                    Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+                    table => table?,
+                };
+                for (entry, _) in table.iter()?.zip(0..most) {
+                    let (key, value) = entry?;
+                    if let Ok(mut contents) = contents.lock() {
+                        take(&mut contents, key.value(), value.value());
+                    }
+                }
+                Ok(())
+            });
+            read.map_err(|why| why.to_string())
+        });
+        if let Err(why) = ended {
+            tracing::debug!("reading {} of {} ended: {why}", table.name(), path.display());
+        }
     }
     let contents = contents.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     contents.records

@@ -30,23 +30,33 @@ impl fmt::Display for OpenError {
     }
 }
 
-/// Opens the database at `path` after checking all of it, or makes one. True if it was made.
-pub(super) fn open(path: &Path) -> Result<(Database, bool), OpenError> {
+/// What there was before the database was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    Something,
+    /// A file with nothing in it, as a file system may leave it after a power cut.
+    Emptiness,
+    Nothing,
+}
+
+/// Opens the database at `path` after checking all of it, or makes one.
+pub(super) fn open(path: &Path) -> Result<(Database, Before), OpenError> {
     let unusable = |error: io::Error| OpenError::Unusable(error.to_string());
     if let Some(directory) = path.parent() {
         make_directory(directory).map_err(unusable)?;
     }
-    let new = match fs::symlink_metadata(path) {
+    let before = match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() => return Err(OpenError::Corrupt("not a regular file".to_owned())),
-        Ok(_) => false,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Ok(found) if found.len() == 0 => Before::Emptiness,
+        Ok(_) => Before::Something,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Before::Nothing,
         Err(error) => return Err(unusable(error)),
     };
     let opened = guarded(|| {
         let mut builder = redb::Builder::new();
         Ok(builder.set_cache_size(CACHE).set_check_integrity_on_open(true).create(path)?)
     });
-    opened.map(|database| (database, new))
+    opened.map(|database| (database, before))
 }
 
 /// Runs the library, which panics at some damage that it does not expect.

@@ -155,7 +155,42 @@ fn an_empty_file_is_a_new_store() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("claims.redb"), "").unwrap();
     let mut opened = Store::open(directory.path(), BOOT, now());
+    // Of which something may be left in the kernel.
+    assert!(opened.lost && opened.warnings.len() == 1, "{:?}", opened.warnings);
     opened.store.commit(&puts(&[record(1)]), now()).unwrap();
+}
+
+/// The library goes back to the commit before, and so may somebody with an old copy.
+#[test]
+fn a_file_that_is_older_than_it_was_is_told_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("claims.redb");
+    let open = || Store::open(directory.path(), BOOT, now());
+    open().store.commit(&puts(&[record(1)]), now()).unwrap();
+    let old = fs::read(&path).unwrap();
+    let mut opened = open();
+    for n in 2..5 {
+        opened.store.commit(&puts(&[record(n)]), now()).unwrap();
+    }
+    // What the disk is not waited for may be gone.
+    opened.store.commit_later(&puts(&[record(5)]), now()).unwrap();
+    drop(opened);
+    assert!(!open().lost);
+    // The slot of the last commit (the header says which one that is) is damaged.
+    let mut bytes = fs::read(&path).unwrap();
+    let slot = 64 + 128 * usize::from(bytes[9] & 1);
+    bytes[slot + 120] ^= 1;
+    for older in [bytes, old] {
+        fs::write(&path, older).unwrap();
+        let opened = open();
+        assert!(opened.lost && opened.warnings.len() == 1, "{:?}", opened.warnings);
+        assert!(opened.warnings[0].contains("changes"), "{:?}", opened.warnings);
+        drop(opened);
+        let again = open();
+        assert!(!again.lost, "told twice: {:?}", again.warnings);
+        drop(again);
+        open().store.commit(&puts(&[record(6)]), now()).unwrap();
+    }
 }
 
 #[test]
@@ -214,7 +249,9 @@ fn a_store_in_use_is_left_alone() {
     second.store.commit(&puts(&[record(2)]), now()).unwrap();
     drop(second);
     assert_eq!(Store::open(directory.path(), BOOT, now()).records.len(), 2);
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: HashSet<_> = names.collect();
+    assert_eq!(names, ["claims.redb", "claims.serial"].map(Into::into).into_iter().collect());
 }
 
 #[test]
