@@ -2,7 +2,9 @@
 
 mod api;
 mod cli;
+mod damage;
 mod dataplane;
+mod durable;
 mod growth;
 mod harness;
 mod hook;
