@@ -31,7 +31,7 @@ use crate::cli::args::{Allow, Arguments, Audit, Block, Color, Command, Global};
 use crate::cli::failure::{Exit, Failure, Stop};
 use crate::cli::render::Palette;
 use crate::config::Action;
-use crate::control::client::{Client, Remote};
+use crate::control::client::{Client, Remote, Token};
 use crate::tls::Trust;
 
 pub use crate::cli::generate::{completions, man_pages};
@@ -104,7 +104,8 @@ fn client(global: &Global) -> Result<Client, Failure> {
     let Some(url) = &args.remote else { return Ok(Client::new(&global.socket)) };
     let identity = args.client_certificate.as_deref().zip(args.client_key.as_deref());
     let trust = Trust { pins: &args.pin, ca: args.ca.as_deref(), identity };
-    let remote = Remote::new(url, trust, args.token_file.as_deref());
+    let token = args.token_file.as_deref().map(Token::read).transpose();
+    let remote = token.and_then(|token| Remote::new(url, trust, token));
     remote.map(Client::remote).map_err(|error| Failure::failed(format_args!("{error:#}")))
 }
 

@@ -31,3 +31,10 @@ mod socket_file;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+
+pub use control::client;
+
+/// The example of the page is compiled as it is written there.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/reporting.md")]
+mod reporting {}

@@ -1,11 +1,46 @@
-//! The other end of the API: over the control socket, or over TCP. One connection per request: a command makes one.
+//! The other end of the API, for applications and for the command line: over the control socket of this machine, or over
+//! TLS to another one, where a token or a certificate says who asks, and a pin or an issuer who answers.
+//!
+//! A [`Client`] is cheap to clone, and keeps its connections for further requests; it and its clones belong to one
+//! runtime of tokio, which drives them. Every method is one request, and none
+//! is repeated by itself: after [`ClientError::Silent`] and [`ClientError::Broken`], what was asked may have been done or
+//! not. Adding and reporting an event once more does little harm; a block that is there already stays.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use std::time::Duration;
+//!
+//! use limiter_user::client::{Client, Remote, Report, Token, Trust};
+//!
+//! # async fn example() -> anyhow::Result<()> {
+//! // On the protected machine, as root or as a member of the group in [control]:
+//! let local = Client::new("/run/limiter/limiter.sock");
+//! local.block(&["198.51.100.7"], Some(Duration::from_secs(600)), "scraping").await?;
+//!
+//! // From another one. `limiter api pin` prints the pin, `limiter token create` the token:
+//! let pin = "sha256:q83vEjRWeJASNFZ4kBI0VniQEjRWeJASNFZ4kBI0Vng=".parse()?;
+//! let trust = Trust { pins: &[pin], ca: None, identity: None };
+//! let token = Token::read(Path::new("/etc/shop/limiter.token"))?;
+//! let edge = Client::remote(Remote::new(&"https://edge1:9743".parse()?, trust, Some(token))?);
+//! let report = Report::new("198.51.100.7".parse()?, "login_failed");
+//! let said = edge.report(&[report]).await?;
+//! for blocked in &said.blocked {
+//!     println!("{} is blocked for {} s", blocked.prefix, blocked.seconds);
+//! }
+//! let found = edge.lookup("198.51.100.7".parse()?).await?;
+//! println!("{}: {}", found.action, found.text);
+//! # Ok(())
+//! # }
+//! ```
 
 mod events;
+mod kept;
 mod place;
 mod tokens;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +49,7 @@ use futures_util::{Stream, StreamExt};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -23,9 +58,10 @@ use serde::de::DeserializeOwned;
 use crate::blocklist::Owner;
 use crate::config::Action;
 use crate::control::protocol::{
-    AddRequest, AddResponse, ChangeList, Claim, Counters, DetachRequest, Detached, Explanation, Problem,
-    ProblemKind, Reloaded, RemoveRequest, RemoveResponse, Report, ReportResponse, Status, UnconfirmedChange,
+    ChangeList, Claim, Counters, DetachRequest, Detached, Reloaded, RemoveRequest, RemoveResponse, Status,
+    UnconfirmedChange,
 };
+use kept::{Kept, Sent};
 
 /// For the answer to begin, and for each further piece of it. A thread of the daemon may be busy for a second or two.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -37,7 +73,12 @@ const MAX_LINE: usize = 1 << 20;
 const MAX_ANSWER: usize = 64 << 20;
 
 pub use events::{EventStream, Heard};
-pub use place::{InvalidUrl, Place, Remote, Url};
+pub use place::{InvalidUrl, Place, Remote, Token, Url};
+
+pub use crate::control::protocol::{
+    AddRequest, AddResponse, Blocked, Explanation, Problem, ProblemKind, Report, ReportResponse,
+};
+pub use crate::tls::{Pin, Trust};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -103,10 +144,11 @@ pub struct ImportOptions {
 
 type Body = BoxBody<Bytes, io::Error>;
 
-/// Speaks to one daemon.
+/// Speaks to one daemon; see the [module](self).
 #[derive(Debug, Clone)]
 pub struct Client {
     way: Way,
+    kept: Kept,
 }
 
 #[derive(Debug, Clone)]
@@ -116,15 +158,18 @@ enum Way {
 }
 
 impl Client {
+    /// The daemon of this machine, by its control socket. Nothing is connected before the first request.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { way: Way::Socket(socket.into()) }
+        Self { way: Way::Socket(socket.into()), kept: Kept::default() }
     }
 
+    /// The daemon of another machine.
     #[must_use]
     pub fn remote(remote: Remote) -> Self {
-        Self { way: Way::Remote(Arc::new(remote)) }
+        Self { way: Way::Remote(Arc::new(remote)), kept: Kept::default() }
     }
 
+    /// Whether it is another machine's.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(self.way, Way::Remote(_))
@@ -135,6 +180,47 @@ impl Client {
             Way::Socket(path) => Place::Socket(path.clone()),
             Way::Remote(remote) => Place::Remote(remote.url.clone()),
         }
+    }
+
+    /// Says what addresses did; policies of the daemon's configuration decide when that is enough for a block. Up to
+    /// 10,000 at a time over TLS. When it returns, the blocks that follow are in force and durable.
+    ///
+    /// # Errors
+    ///
+    /// A report that is alone is refused by a guard with [`ClientError::Refused`]; of several, those that are refused are
+    /// counted in the answer.
+    pub async fn report(&self, reports: &[Report]) -> Result<ReportResponse, ClientError> {
+        match reports {
+            // One alone is refused with the reason, not counted as refused.
+            [report] => self.post("/v1/reports", report).await,
+            reports => self.post("/v1/reports", &reports).await,
+        }
+    }
+
+    /// Blocks addresses and prefixes for `time`, of which whole seconds count, at least one; for good if `None`. All of
+    /// them or none. When it returns, they are in force and durable.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] if one of them is guarded, or more than the caller may ask for.
+    pub async fn block(
+        &self,
+        prefixes: &[&str],
+        time: Option<Duration>,
+        reason: &str,
+    ) -> Result<AddResponse, ClientError> {
+        let request = AddRequest {
+            prefixes: prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
+            seconds: time.map(|time| time.as_secs().max(1)),
+            reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
+            ..AddRequest::default()
+        };
+        self.add(Action::Block, &request).await
+    }
+
+    /// What happens to packets of `address`, and who claims what of it.
+    pub async fn lookup(&self, address: IpAddr) -> Result<Explanation, ClientError> {
+        self.explain(&address.to_string(), None, None, None).await
     }
 
     pub async fn add(&self, action: Action, request: &AddRequest) -> Result<AddResponse, ClientError> {
@@ -181,15 +267,6 @@ impl Client {
         }
     }
 
-    /// Says what addresses did.
-    pub async fn report(&self, reports: &[Report]) -> Result<ReportResponse, ClientError> {
-        match reports {
-            // One alone is refused with the reason, not counted as refused.
-            [report] => self.post("/v1/reports", report).await,
-            reports => self.post("/v1/reports", &reports).await,
-        }
-    }
-
     /// The changes that wait for being confirmed.
     pub async fn changes(&self) -> Result<ChangeList, ClientError> {
         self.get("/v1/changes").await
@@ -207,7 +284,7 @@ impl Client {
         let mut query = Query::new(collection(action));
         query.optional("owner", owner);
         let answer = self.send(Method::GET, &query.0, "", empty(), ANSWER).await?;
-        Ok(Lines { body: answer.into_body(), rest: Vec::new(), at: self.at() })
+        Ok(Lines { body: answer.response.into_body(), rest: Vec::new(), at: self.at() })
     }
 
     pub async fn explain(
@@ -262,38 +339,90 @@ impl Client {
         content_type: &str,
         body: Body,
         patience: Duration,
-    ) -> Result<Response<Incoming>, ClientError> {
-        let stream = match &self.way {
-            Way::Socket(path) => place::connect_socket(path).await?,
-            Way::Remote(remote) => place::connect_remote(remote).await?,
-        };
-        let broken = |error: hyper::Error| ClientError::Broken(describe(&error));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // Ends with the answer's body, or with this process.
-        tokio::spawn(connection);
+    ) -> Result<Answer, ClientError> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "limiter");
         if let Way::Remote(remote) = &self.way
-            && let Some(authorization) = &remote.authorization
+            && let Some(token) = &remote.token
         {
-            request = request.header(header::AUTHORIZATION, authorization.clone());
+            request = request.header(header::AUTHORIZATION, token.header());
         }
         if !content_type.is_empty() {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
         let request = request.body(body).map_err(|error| ClientError::Broken(error.to_string()))?;
-        let answer = self.within(patience, sender.send_request(request)).await?.map_err(broken)?;
-        if answer.status().is_success() {
+        let answer = self.sent(request, patience).await?;
+        if answer.response.status().is_success() {
             Ok(answer)
         } else {
-            Err(self.within(ANSWER, refusal(answer)).await.unwrap_or_else(|silent| silent))
+            Err(self.within(ANSWER, self.refusal(answer)).await.unwrap_or_else(|silent| silent))
         }
     }
 
-    async fn decode<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> Result<T, ClientError> {
-        let body = self.within(ANSWER, collect(answer)).await??;
+    /// Sends `request` over a connection that was kept; over a new one if there is none, or it has ended meanwhile.
+    async fn sent(&self, mut request: Request<Body>, patience: Duration) -> Result<Answer, ClientError> {
+        let broken = |error: hyper::Error| ClientError::Broken(describe(&error));
+        loop {
+            let (sender, new) = match self.kept.take() {
+                Some(sender) => (sender, false),
+                None => (self.connect().await?, true),
+            };
+            match self.within(patience, kept::send(sender, request)).await? {
+                Sent::Answered(response, sender) => return Ok(Answer { response, sender }),
+                Sent::Unsent(again) if !new => request = again,
+                Sent::Unsent(_) => {
+                    return Err(ClientError::Broken("it closed the connection at once".to_owned()));
+                }
+                Sent::Failed(error) => return Err(broken(error)),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Body>, ClientError> {
+        let stream = match &self.way {
+            Way::Socket(path) => place::connect_socket(path).await?,
+            Way::Remote(remote) => place::connect_remote(remote).await?,
+        };
+        let connecting = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = connecting.map_err(|error| ClientError::Broken(describe(&error)))?;
+        // Ends with the last answer's body, or with this process.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, ClientError> {
+        let body = self.within(ANSWER, self.collect(answer)).await??;
         serde_json::from_slice(&body).map_err(|error| {
             ClientError::Broken(format!("{error}; are limiter and limiterd of one version?"))
         })
+    }
+
+    /// All of an answer. Its connection is free then.
+    async fn collect(&self, answer: Answer) -> Result<Bytes, ClientError> {
+        let body = http_body_util::Limited::new(answer.response.into_body(), MAX_ANSWER);
+        let body = body.collect().await.map_err(|error| ClientError::Broken(error.to_string()))?;
+        self.kept.keep(answer.sender);
+        Ok(body.to_bytes())
+    }
+
+    async fn refusal(&self, answer: Answer) -> ClientError {
+        let status = answer.response.status();
+        let body = match self.collect(answer).await {
+            Ok(body) => body,
+            Err(error) => return error,
+        };
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => ClientError::Refused(problem),
+            Err(_) if status == StatusCode::NOT_FOUND => ClientError::Broken(
+                "it does not know this request; are limiter and limiterd of one version?".to_owned(),
+            ),
+            Err(_) => ClientError::Refused(Problem {
+                kind: ProblemKind::Failed,
+                title: "failed".to_owned(),
+                status: status.as_u16(),
+                detail: format!("the daemon answered {status}"),
+                items: Vec::new(),
+            }),
+        }
     }
 
     async fn within<T>(&self, patience: Duration, answer: impl Future<Output = T>) -> Result<T, ClientError> {
@@ -302,6 +431,13 @@ impl Client {
             Err(_) => Err(ClientError::Silent { at: self.at() }),
         }
     }
+}
+
+/// The head of an answer, and the connection that it comes over.
+#[derive(Debug)]
+struct Answer {
+    response: Response<Incoming>,
+    sender: SendRequest<Body>,
 }
 
 /// A list as it arrives, one claim at a time.
@@ -364,32 +500,6 @@ fn empty() -> Body {
     BodyExt::boxed(http_body_util::Empty::new().map_err(|never| match never {}))
 }
 
-async fn refusal(answer: Response<Incoming>) -> ClientError {
-    let status = answer.status();
-    let body = match collect(answer).await {
-        Ok(body) => body,
-        Err(error) => return error,
-    };
-    match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => ClientError::Refused(problem),
-        Err(_) if status == StatusCode::NOT_FOUND => ClientError::Broken(
-            "it does not know this request; are limiter and limiterd of one version?".to_owned(),
-        ),
-        Err(_) => ClientError::Refused(Problem {
-            kind: ProblemKind::Failed,
-            title: "failed".to_owned(),
-            status: status.as_u16(),
-            detail: format!("the daemon answered {status}"),
-            items: Vec::new(),
-        }),
-    }
-}
-
-async fn collect(answer: Response<Incoming>) -> Result<Bytes, ClientError> {
-    let body = http_body_util::Limited::new(answer.into_body(), MAX_ANSWER);
-    body.collect().await.map(|body| body.to_bytes()).map_err(|error| ClientError::Broken(error.to_string()))
-}
-
 /// An error with its causes: hyper's own text leaves them out.
 fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -441,6 +551,42 @@ mod tests {
         let outcome = Client::new(path).detach(&DetachRequest::default()).await;
         assert!(matches!(outcome, Err(ClientError::Silent { .. })), "{outcome:?}");
         assert_eq!(begun.elapsed().as_secs(), ANSWER.as_secs());
+    }
+
+    /// A daemon that answers so many requests on each connection, and says how many connections there were.
+    async fn answering(listener: tokio::net::UnixListener, requests: [usize; 2]) -> usize {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let mut connections = 0;
+        for requests in requests {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            connections += 1;
+            for _ in 0..requests {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    assert!(stream.read_buf(&mut request).await.unwrap() > 0, "the client has gone");
+                }
+                let body = r#"{"changes":[]}"#;
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+        connections
+    }
+
+    /// The daemon may end a connection at any time between two requests: that is no error.
+    #[tokio::test]
+    async fn connections_are_kept_and_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limiter.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let daemon = tokio::spawn(answering(listener, [3, 2]));
+        let client = Client::new(path);
+        for request in 0..5 {
+            let client = client.clone();
+            assert!(client.changes().await.unwrap().changes.is_empty(), "request {request}");
+        }
+        assert_eq!(daemon.await.unwrap(), 2);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Client {
     /// What happens from now on.
     pub async fn events(&self) -> Result<EventStream, ClientError> {
         let answer = self.send(Method::GET, "/v1/events", "", empty(), ANSWER).await?;
-        Ok(EventStream { body: answer.into_body(), rest: Vec::new(), at: self.at() })
+        Ok(EventStream { body: answer.response.into_body(), rest: Vec::new(), at: self.at() })
     }
 }
 

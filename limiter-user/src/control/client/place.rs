@@ -49,37 +49,58 @@ pub struct InvalidUrl;
 pub struct Remote {
     pub(super) url: Url,
     /// `None`: the certificate says who this is.
-    pub(super) authorization: Option<HeaderValue>,
+    pub(super) token: Option<Token>,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
 impl Remote {
-    /// The daemon at `url`, which is known by `trust`; `token` is a file with the token to send.
+    /// The daemon at `url`, which is known by `trust`. Without a token, the certificate of `trust` says who asks.
     ///
     /// # Errors
     ///
     /// If nothing tells who the server is, or a file cannot be used.
-    pub fn new(url: &Url, trust: Trust<'_>, token: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn new(url: &Url, trust: Trust<'_>, token: Option<Token>) -> anyhow::Result<Self> {
         let config = tls::client(trust)?;
         let name = ServerName::try_from(url.host.clone()).with_context(|| format!("{url}: not a name"))?;
-        let authorization = token.map(bearer).transpose()?;
-        Ok(Self { url: url.clone(), authorization, config, name })
+        Ok(Self { url: url.clone(), token, config, name })
     }
 }
 
-/// The header with the token of a file. What is in the file is never part of an error.
-fn bearer(path: &Path) -> anyhow::Result<HeaderValue> {
-    let shown = path.display();
-    let text = std::fs::read(path).with_context(|| format!("cannot read the token in {shown}"))?;
-    let token = text.trim_ascii();
-    ensure!(
-        (1..=MAX_TOKEN).contains(&token.len()) && token.iter().all(u8::is_ascii_graphic),
-        "{shown} is not a token alone; expected the one line that `limiter token create` printed"
-    );
-    let mut header = HeaderValue::from_bytes(&[b"Bearer ", token].concat())?;
-    header.set_sensitive(true);
-    Ok(header)
+/// What `limiter token create` printed. Never shown.
+#[derive(Debug, Clone)]
+pub struct Token(HeaderValue);
+
+impl Token {
+    /// # Errors
+    ///
+    /// If the text is no token. What it is is never part of an error.
+    pub fn new(text: &str) -> anyhow::Result<Self> {
+        let token = text.trim_ascii();
+        ensure!(
+            (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic()),
+            "not a token alone; expected the one line that `limiter token create` printed"
+        );
+        let mut header = HeaderValue::from_str(&format!("Bearer {token}"))?;
+        header.set_sensitive(true);
+        Ok(Self(header))
+    }
+
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or something else is in it.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let text = std::fs::read(path).with_context(|| format!("cannot read the token in {shown}"))?;
+        // What is not text is no token either.
+        Self::new(str::from_utf8(&text).unwrap_or_default()).with_context(|| shown.to_string())
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
 }
 
 impl fmt::Display for Place {
@@ -227,12 +248,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         std::fs::write(&path, "lmt_ab12_SECRET\n").unwrap();
-        let header = bearer(&path).unwrap();
-        assert_eq!(header, "Bearer lmt_ab12_SECRET");
-        assert!(!format!("{header:?}").contains("SECRET"));
+        let token = Token::read(&path).unwrap();
+        assert_eq!(token.header(), "Bearer lmt_ab12_SECRET");
+        assert!(!format!("{token:?} {:?}", token.header()).contains("SECRET"));
         for wrong in ["", "\n", "two SECRETs", "SECRET\nSECRET"] {
             std::fs::write(&path, wrong).unwrap();
-            let error = format!("{:#}", bearer(&path).unwrap_err());
+            let error = format!("{:#}", Token::read(&path).unwrap_err());
             assert!(!error.contains("SECRET") && error.contains("token create"), "{error}");
         }
     }

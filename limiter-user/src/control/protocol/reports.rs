@@ -26,6 +26,20 @@ pub struct Report {
     pub device: Option<String>,
 }
 
+impl Report {
+    /// An event of `category` that `address` is behind, of weight 1, about nobody in particular.
+    #[must_use]
+    pub fn new(address: IpAddr, category: impl Into<String>) -> Self {
+        Self { address, category: category.into(), weight: 1, account: None, device: None }
+    }
+
+    /// The same, about this user account.
+    #[must_use]
+    pub fn account(self, account: impl Into<String>) -> Self {
+        Self { account: Some(account.into()), ..self }
+    }
+}
+
 fn one() -> u32 {
     1
 }

@@ -1,7 +1,7 @@
 //! The same over TCP and TLS on loopback, with certificates that the tests make.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full};
 use hyper::StatusCode;
@@ -18,7 +18,7 @@ use crate::access::issuer::{AUDIENCE, ISSUER, Issuer};
 use crate::access::tokens::Wanted;
 use crate::access::{Caps, Scope};
 use crate::config::{Access, Api, OAuth, Role};
-use crate::control::client::Remote;
+use crate::control::client::{Remote, Token};
 use crate::tls::{self, Pin, Trust};
 
 /// A listener beside the socket of a [`Fixture`].
@@ -380,7 +380,10 @@ async fn the_client_speaks_over_the_network() {
     std::fs::write(&token, network.token("read,block:host") + "\n").unwrap();
     let url = format!("https://{}", network.address).parse().unwrap();
     let ca = network.api.certificate.as_path();
-    let remote = |trust, token| Remote::new(&url, trust, token).map(Client::remote);
+    let remote = |trust, token: Option<&Path>| {
+        let token = token.map(Token::read).transpose()?;
+        Remote::new(&url, trust, token).map(Client::remote)
+    };
     let pinned = Trust { pins: &[network.pin], ca: None, identity: None };
 
     let client = remote(pinned, Some(&token)).unwrap();
@@ -408,7 +411,7 @@ async fn the_client_speaks_over_the_network() {
     let misnamed = remote(by_issuer, Some(&token)).unwrap();
     assert!(matches!(misnamed.counters().await, Err(ClientError::Untrusted { .. })));
     let named = format!("https://localhost:{}", network.address.port()).parse().unwrap();
-    let by_name = Client::remote(Remote::new(&named, by_issuer, Some(&token)).unwrap());
+    let by_name = Client::remote(Remote::new(&named, by_issuer, Some(Token::read(&token).unwrap())).unwrap());
     by_name.counters().await.unwrap();
     let nothing = Trust { pins: &[], ca: None, identity: None };
     assert!(remote(nothing, Some(&token)).unwrap_err().to_string().contains("--pin"));
