@@ -88,17 +88,22 @@ fn examples_in_other_languages() {
         let python = lab.scratch.write("report.py", &examples(PAGE, "Python", "python")[0])?;
         let node = lab.scratch.write("report.mjs", &examples(PAGE, "JavaScript", "js")[0])?;
         let curl = lab.scratch.write("report.sh", &examples(PAGE, "curl", "sh")[0])?;
+        let go = lab.scratch.write("report.go", &examples(PAGE, "Go", "go")[0])?;
+        // Go builds first, with what it brings along alone.
+        let offline =
+            format!("GOPROXY=off GOTOOLCHAIN=local GOCACHE={} go run", lab.scratch.path("go").display());
         let ways = [
-            ("sh", curl, "198.51.100.7"),
-            ("python3", python, "198.51.100.8"),
-            ("node", node, "198.51.100.9"),
+            ("sh", "sh", curl, "198.51.100.7"),
+            ("python3", "python3", python, "198.51.100.8"),
+            ("node", "NODE_EXTRA_CA_CERTS=limiter.pem node", node, "198.51.100.9"),
+            ("go", &offline, go, "198.51.100.10"),
         ];
-        for (program, script, source) in ways {
+        for (program, run, script, source) in ways {
             if Command::new(program).arg("--version").output().is_err() {
                 skip("examples_in_other_languages", &format!("there is no {program}"));
                 continue;
             }
-            let line = format!("NODE_EXTRA_CA_CERTS=limiter.pem {program} {}", script.display());
+            let line = format!("{run} {}", script.display());
             for n in 1..=5 {
                 let said = shell(lab, &daemon, &line)?;
                 let expected = if n == 5 { "blocked" } else { "counted" };

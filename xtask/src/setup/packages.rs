@@ -29,19 +29,39 @@ pub(crate) enum Tool {
     Ipset,
     /// What people call the API with.
     Curl,
+    /// What applications that report are written in, as in the documents.
+    Python,
+    Go,
     /// What judges the unit.
     SystemdAnalyze,
 }
 
 impl Tool {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Ipset, Self::Curl, Self::SystemdAnalyze];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Ip,
+        Self::Ethtool,
+        Self::Nft,
+        Self::Bpftool,
+        Self::Ipset,
+        Self::Curl,
+        Self::Python,
+        Self::Go,
+        Self::SystemdAnalyze,
+    ];
     /// Those of the tests.
-    pub(crate) const OF_TESTS: [Self; 6] =
-        [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Curl, Self::SystemdAnalyze];
+    pub(crate) const OF_TESTS: [Self; 8] = [
+        Self::Ip,
+        Self::Ethtool,
+        Self::Nft,
+        Self::Bpftool,
+        Self::Curl,
+        Self::Python,
+        Self::Go,
+        Self::SystemdAnalyze,
+    ];
     /// Those of the benchmark.
-    pub(crate) const OF_BENCH: [Self; 4] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Ipset];
+    pub(crate) const OF_BENCH: [Self; 5] = [Self::Ip, Self::Ethtool, Self::Nft, Self::Bpftool, Self::Ipset];
 
     fn program(self) -> &'static str {
         match self {
@@ -51,6 +71,8 @@ impl Tool {
             Self::Bpftool => "bpftool",
             Self::Ipset => "ipset",
             Self::Curl => "curl",
+            Self::Python => "python3",
+            Self::Go => "go",
             Self::SystemdAnalyze => "systemd-analyze",
         }
     }
@@ -64,6 +86,8 @@ impl Tool {
             Self::Bpftool => "bpftool",
             Self::Ipset => "ipset",
             Self::Curl => "curl",
+            Self::Python => "python3",
+            Self::Go => "golang-go",
             Self::SystemdAnalyze => "systemd",
         }
     }
