@@ -3,21 +3,22 @@
 //! The structures are the members of `union bpf_attr` in `include/uapi/linux/bpf.h`.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 const MAP_LOOKUP: u32 = 1;
 const MAP_UPDATE: u32 = 2;
 const PROG_TEST_RUN: u32 = 10;
 const MAP_UPDATE_BATCH: u32 = 26;
+const ENABLE_STATS: u32 = 32;
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`.
 const LIVE_FRAMES: u32 = 1 << 1;
 
-fn call<T>(command: u32, attr: &mut T) -> io::Result<()> {
+fn call<T>(command: u32, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is a structure that the kernel reads, and for some commands writes, within its size; pointers in it
     // are valid for the duration of the call, which the functions below see to.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn number(fd: BorrowedFd<'_>) -> u32 {
@@ -41,13 +42,15 @@ struct ElementAttr {
 /// CPU, each rounded up to 8 bytes.
 pub(crate) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<()> {
     let (key, value) = (address(key), address(value));
-    call(MAP_LOOKUP, &mut ElementAttr { map: number(map), reserved: 0, key, value, flags: 0 })
+    call(MAP_LOOKUP, &mut ElementAttr { map: number(map), reserved: 0, key, value, flags: 0 })?;
+    Ok(())
 }
 
 /// Sets the value of `key`.
 pub(crate) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
     let (key, value) = (address(key), address(value));
-    call(MAP_UPDATE, &mut ElementAttr { map: number(map), reserved: 0, key, value, flags: 0 })
+    call(MAP_UPDATE, &mut ElementAttr { map: number(map), reserved: 0, key, value, flags: 0 })?;
+    Ok(())
 }
 
 #[repr(C)]
@@ -68,7 +71,8 @@ pub(crate) fn update_batch(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], coun
     let (keys, values, map) = (address(keys), address(values), number(map));
     let mut attr =
         BatchAttr { in_batch: 0, out_batch: 0, keys, values, count, map, element_flags: 0, flags: 0 };
-    call(MAP_UPDATE_BATCH, &mut attr)
+    call(MAP_UPDATE_BATCH, &mut attr)?;
+    Ok(())
 }
 
 #[derive(Default)]
@@ -134,7 +138,16 @@ pub(crate) fn send_live_frames(
         batch_size: batch,
         ..TestRunAttr::default()
     };
-    call(PROG_TEST_RUN, &mut attr)
+    call(PROG_TEST_RUN, &mut attr)?;
+    Ok(())
+}
+
+/// Has the kernel count the runs of programs and their time, as long as the result is open (`BPF_STATS_RUN_TIME`).
+pub(crate) fn enable_statistics() -> io::Result<OwnedFd> {
+    let mut run_time = 0_u32;
+    let fd = i32::try_from(call(ENABLE_STATS, &mut run_time)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// What this thread has computed so far.

@@ -1,6 +1,7 @@
-//! The benchmark of limiter, in three parts: [`verdicts`] measures nanoseconds a packet without an interface, [`flood`]
+//! The benchmark of limiter, in four parts: [`verdicts`] measures nanoseconds a packet without an interface, [`flood`]
 //! sends real frames over a veth, and [`apply`] measures how fast lists come into force. Each compares limiter with the
-//! usual ways to do the same job, in the same rounds, and speaks of ratios.
+//! usual ways to do the same job, in the same rounds, and speaks of ratios. [`load`] asks what the daemon bears, and
+//! whether anything of it is lost.
 
 mod apply;
 mod bpf;
@@ -8,6 +9,7 @@ mod chart;
 mod expected;
 mod flood;
 mod lab;
+mod load;
 mod machine;
 mod options;
 mod report;
@@ -46,13 +48,14 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     let mut report = Report::new();
     let parts = match options.part {
         Some(part) => vec![part],
-        None => vec![Part::Verdicts, Part::Flood, Part::Apply],
+        None => vec![Part::Verdicts, Part::Flood, Part::Apply, Part::Load],
     };
     for part in parts {
         let run = match part {
             Part::Verdicts => verdicts::run,
             Part::Flood => flood::run,
             Part::Apply => apply::run,
+            Part::Load => load::run,
         };
         run(options, &mut report).with_context(|| format!("bench {part}"))?;
     }

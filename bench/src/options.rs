@@ -14,7 +14,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) quick: bool,
     /// Of verdicts only the sections with this in their names: floors, addresses, deadlines, prefixes, ipv6, limits,
-    /// mixed, innocents; of apply likewise: parsed, file, others, requests, latency
+    /// mixed, innocents; of apply likewise: parsed, file, others, requests, latency; of load: blocks, reports, socket, TLS
     #[arg(long, value_name = "SECTION")]
     pub(crate) only: Option<String>,
     /// Keep the ratios that were measured as those that are expected, in bench/expected.json
@@ -40,6 +40,8 @@ pub(crate) enum Part {
     Flood,
     /// Blocks per second, and from the report to the drop
     Apply,
+    /// Reports and blocks at a steady rate: nothing is lost, and packets do not notice
+    Load,
 }
 
 impl fmt::Display for Part {
@@ -48,6 +50,7 @@ impl fmt::Display for Part {
             Self::Verdicts => "verdicts",
             Self::Flood => "flood",
             Self::Apply => "apply",
+            Self::Load => "load",
         })
     }
 }

@@ -39,6 +39,13 @@ pub(crate) fn spread(values: &[f64]) -> Spread {
     }
 }
 
+/// The smallest of `sorted` that this share of them does not exceed.
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +64,14 @@ mod tests {
         let Spread { median, low, high } = spread(&values);
         assert!((10.10..10.14).contains(&median), "{median}");
         assert!(low > 10.0 && high < 10.3 && low < high, "{low} to {high}");
+    }
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(quantile(&hundred, 0.5), 50.0);
+        assert_eq!(quantile(&hundred, 0.99), 99.0);
+        assert_eq!(quantile(&hundred, 1.0), 100.0);
+        assert!(quantile(&[], 0.5).is_nan());
     }
 }

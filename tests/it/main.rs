@@ -10,6 +10,7 @@ mod growth;
 mod harness;
 mod hook;
 mod life;
+mod load;
 mod metrics;
 mod mutations;
 mod privileges;

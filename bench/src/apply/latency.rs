@@ -12,6 +12,7 @@ use super::probe;
 use super::socket::{Connection, request};
 use crate::machine;
 use crate::report::Spread;
+use crate::statistics::quantile;
 
 /// Blocks, in the long form and in the short one.
 const BLOCKS: [u32; 2] = [500, 200];
@@ -96,26 +97,5 @@ impl Latency {
             })
         };
         json!({ "dropped": of(&self.dropped), "answered": of(&self.answered) })
-    }
-}
-
-/// The smallest of `sorted` that this share of them does not exceed.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quantile;
-
-    #[test]
-    fn a_quantile_is_one_of_the_values() {
-        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert_eq!(quantile(&hundred, 0.5), 50.0);
-        assert_eq!(quantile(&hundred, 0.99), 99.0);
-        assert_eq!(quantile(&hundred, 1.0), 100.0);
-        assert!(quantile(&[], 0.5).is_nan());
     }
 }

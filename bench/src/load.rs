@@ -1,0 +1,180 @@
+//! What the daemon bears: reports and blocks at a steady rate, over the control socket and over TLS, while a blocked
+//! source floods. Afterwards the kernel is asked about every source that was acknowledged, by its own program on a packet
+//! of that source; then the daemon is killed, and the next one has to know all of them.
+//!
+//! [`clients`] sends at a given rate; [`attack`] is the flood, and what the program did with it; [`kept`] asks what is
+//! left of what was acknowledged.
+
+mod attack;
+mod clients;
+mod kept;
+mod scene;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use self::clients::{Load, Pace};
+use self::scene::{Outcome, Scene, Way};
+use crate::options::Options;
+use crate::report::{Bound, Report, SAMPLED, Spread, Target};
+use crate::{lab, machine};
+
+/// How long the load lasts, in the long form and in the short one.
+const SECONDS: [u64; 2] = [30, 3];
+/// What is asked of the daemon in a second.
+const REPORTS: u32 = 20_000;
+const BLOCKS: u32 = 50_000;
+/// So much more is offered, in percent, so that a rate that is reached shows.
+const MARGIN: u32 = 2;
+
+/// What is sent, in which requests, and which way.
+struct Plan {
+    name: &'static str,
+    way: Way,
+    load: Load,
+    /// Reports or blocks of a request.
+    batch: u32,
+    connections: u32,
+    rate: u32,
+    /// Whether the rate is one that the daemon has to reach.
+    wanted: bool,
+}
+
+const PLANS: [Plan; 6] = [
+    Plan {
+        name: "blocks, 5000 in a request, socket",
+        way: Way::Socket,
+        load: Load::Blocks,
+        batch: 5000,
+        connections: 1,
+        rate: BLOCKS,
+        wanted: true,
+    },
+    Plan {
+        name: "blocks, 5000 in a request, TLS",
+        way: Way::Tls,
+        load: Load::Blocks,
+        batch: 5000,
+        connections: 1,
+        rate: BLOCKS,
+        wanted: true,
+    },
+    Plan {
+        name: "reports, 100 in a request, socket",
+        way: Way::Socket,
+        load: Load::Reports,
+        batch: 100,
+        connections: 4,
+        rate: REPORTS,
+        wanted: true,
+    },
+    Plan {
+        name: "reports, 100 in a request, TLS",
+        way: Way::Tls,
+        load: Load::Reports,
+        batch: 100,
+        connections: 4,
+        rate: REPORTS,
+        wanted: true,
+    },
+    Plan {
+        name: "reports, 1 in a request, socket",
+        way: Way::Socket,
+        load: Load::Reports,
+        batch: 1,
+        connections: 16,
+        rate: REPORTS,
+        wanted: false,
+    },
+    Plan {
+        name: "reports, 1 in a request, TLS",
+        way: Way::Tls,
+        load: Load::Reports,
+        batch: 1,
+        connections: 16,
+        rate: REPORTS,
+        wanted: false,
+    },
+];
+
+/// Measures, prints, and adds to the report.
+pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
+    lab::before_others(|| measure(options, report))
+}
+
+fn measure(options: &Options, report: &mut Report) -> Result<()> {
+    let time = Duration::from_secs(SECONDS[usize::from(options.quick)]);
+    println!("reports and blocks at a steady rate for {} s; {}", time.as_secs(), machine::line());
+    let wanted = |plan: &&Plan| options.only.as_ref().is_none_or(|only| plan.name.contains(only.as_str()));
+    let mut figures = Vec::new();
+    for plan in PLANS.iter().filter(wanted) {
+        let lab = lab::make("load")?;
+        let outcome = one(&lab, plan, time).inspect_err(|_| {
+            for (name, content) in lab.scratch.logs() {
+                let end = content.lines().rev().take(20).collect::<Vec<_>>();
+                eprintln!("--- {name}, the last lines first\n{}\n---", end.join("\n"));
+            }
+        })?;
+        print(plan, &outcome);
+        add_targets(plan, &outcome, report);
+        figures.push(json!({ "plan": plan.name, "figures": outcome.json() }));
+    }
+    report.part(
+        "load",
+        json!({ "machine": machine::description(), "seconds": time.as_secs(), "plans": Value::Array(figures) }),
+    );
+    Ok(())
+}
+
+fn one(lab: &limiter_tests::Lab, plan: &Plan, time: Duration) -> Result<Outcome> {
+    let rate = plan.rate * (100 + MARGIN) / 100;
+    let pace = Pace { rate, batch: plan.batch, connections: plan.connections, time };
+    Scene::new(lab, plan.way)?.run(plan.load, &pace)
+}
+
+fn print(plan: &Plan, outcome: &Outcome) {
+    let Outcome { done, before, during, .. } = outcome;
+    println!("  {}:", plan.name);
+    println!(
+        "    {:.0} a second acknowledged, {} in all, {} sources blocked; answers in ms: {:.2}, 99 % {:.2}, most {:.1}",
+        done.rate(),
+        done.acknowledged,
+        outcome.blocked,
+        done.latency(0.5),
+        done.latency(0.99),
+        done.latency(1.0),
+    );
+    println!(
+        "    not dropped by the kernel: {}; unknown after kill -9: {}; daemon: {:.0} % of a CPU, {} MiB",
+        outcome.not_enforced,
+        outcome.forgotten,
+        outcome.cpu * 100.0,
+        outcome.memory >> 20,
+    );
+    println!(
+        "    flood: {:.0} dropped a second at {:.0} ns each before, {:.0} at {:.0} ns meanwhile; {} got through",
+        before.per_second(),
+        before.nanoseconds(),
+        during.per_second(),
+        during.nanoseconds(),
+        outcome.passed,
+    );
+}
+
+fn add_targets(plan: &Plan, outcome: &Outcome, report: &mut Report) {
+    let mut target = |what: String, value: f64, bound: Bound| {
+        report.target(Target { id: "R14", what, measured: Spread::exact(value), bound, slack: SAMPLED });
+    };
+    let name = plan.name;
+    if plan.wanted {
+        target(format!("{name}: a second"), outcome.done.rate(), Bound::AtLeast(plan.rate.into()));
+    }
+    let lost = outcome.not_enforced + outcome.forgotten;
+    target(format!("{name}: lost"), f64::from(lost), Bound::AtMost(0.0));
+    #[expect(clippy::cast_precision_loss, reason = "a count of packets, mostly 0")]
+    target(format!("{name}: packets of a blocked source"), outcome.passed as f64, Bound::AtMost(0.0));
+    let ratio = outcome.during.per_second() / outcome.before.per_second();
+    target(format!("{name}: dropped a second / before"), ratio, Bound::AtLeast(0.95));
+}
