@@ -260,7 +260,9 @@ impl Store {
         match open_file(&self.path, self.boot_id, now) {
             Ok((database, contents)) => {
                 self.state = Ok(database);
-                self.serial.lost(contents.serial);
+                let serial = Serial::open(&self.path.with_file_name(SERIAL_FILE));
+                let former = std::mem::replace(&mut self.serial, serial);
+                self.serial.lost(former.next().max(contents.serial));
                 if contents.unreadable > 0 {
                     let path = self.path.display();
                     tracing::warn!("{} blocks of claims in {path} cannot be read", contents.unreadable);
@@ -283,7 +285,15 @@ impl Store {
     /// What an error of the disk leaves.
     #[cfg(test)]
     pub(crate) fn fail(&mut self) {
-        self.state = Err("a test".to_owned());
+        self.close("a test".to_owned());
+    }
+
+    /// Lets go of the files, so that the disk can be taken away and repaired.
+    fn close(&mut self, why: String) {
+        if let Ok(database) = std::mem::replace(&mut self.state, Err(why)) {
+            file::close(database);
+        }
+        self.serial.close();
     }
 
     fn write(&mut self, writes: &[Write], now: Now, durability: Durability) -> Result<(), NotStored> {
@@ -321,13 +331,19 @@ impl Store {
             let why = error.to_string();
             let refusal = self.refusal(&why);
             // After an error the library refuses everything until the file is opened again.
-            self.state = Err(why);
+            self.close(why);
             return Err(refusal);
         }
         let durable = matches!(durability, Durability::Immediate);
         self.serial.made(durable);
         self.later = !durable;
         Ok(())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close("closed".to_owned());
     }
 }
 
@@ -466,7 +482,13 @@ fn open_file(path: &Path, boot_id: [u8; 16], now: Now) -> Result<(Database, Cont
         let boot = first_start(&database, boot_id, now)?;
         Ok(Contents { before, ..read(&database, boot)? })
     });
-    Ok((database, contents?))
+    match contents {
+        Ok(contents) => Ok((database, contents)),
+        Err(error) => {
+            file::close(database);
+            Err(error)
+        }
+    }
 }
 
 /// The clocks at the first start in this boot. All starts in one boot go by these, so that a wall clock that is set
@@ -633,6 +655,10 @@ fn salvage(path: &Path, boot_id: [u8; 16], now: Now) -> Records {
         if let Err(why) = ended {
             tracing::debug!("reading {} of {} ended: {why}", table.name(), path.display());
         }
+    }
+    if let Ok((database, transaction)) = opened {
+        drop(transaction);
+        file::close(database);
     }
     let contents = contents.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     contents.records

@@ -177,8 +177,15 @@ impl File {
         let mut line = serde_json::to_vec(&record)?;
         let link = Link::to(&line);
         line.push(b'\n');
-        let open = self.open.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        open.file.write_all(&line)?;
+        let Some(open) = &mut self.open else {
+            // What `resume` had to say could not be written.
+            return Err(io::Error::other(self.why.clone().unwrap_or_default()));
+        };
+        if let Err(error) = open.file.write_all(&line) {
+            // Half a record is no record. If it stays, it is taken off when the trail is taken up again.
+            let _ = open.file.set_len(open.size);
+            return Err(error);
+        }
         open.size += line.len() as u64;
         (self.seq, self.link) = (record.seq, link);
         self.dirty = true;

@@ -67,6 +67,15 @@ pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, redb::Error>) -> Result
     }
 }
 
+/// Closes a database. That writes to the file, and so is no safer with a damaged one than all else.
+pub(super) fn close(database: Database) {
+    // What was committed is in the file, whatever comes of it.
+    let _ = guarded(|| {
+        drop(database);
+        Ok(())
+    });
+}
+
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "whatever else the library finds wrong is wrong with the file"

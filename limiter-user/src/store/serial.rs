@@ -36,6 +36,11 @@ impl Serial {
         Self { file, last: last.unwrap_or(0) }
     }
 
+    /// Lets go of the file, so that the disk can be taken away.
+    pub(super) fn close(&mut self) {
+        self.file = None;
+    }
+
     /// How many commits are lost if the store knows of `stored`. Later ones have higher numbers.
     pub(super) fn lost(&mut self, stored: u64) -> u64 {
         let lost = self.last.saturating_sub(stored);
