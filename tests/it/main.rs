@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod damage;
 mod dataplane;
+mod disk;
 mod durable;
 mod growth;
 mod harness;
