@@ -1,6 +1,7 @@
 //! Serves one connection, with deadlines for everything that a peer may keep waiting. `axum::serve` installs no timer,
 //! without which hyper's own deadline for request headers does nothing; and hyper has none for the rest.
 
+mod accept;
 mod activity;
 mod watched;
 
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use accept::{Listen, accept_all};
 use activity::Standing;
 pub(crate) use activity::{Activity, Patience};
 use watched::{Answered, Watched};

@@ -37,7 +37,7 @@ use crate::control::peers::{Operators, Peer, Role};
 use crate::control::protocol::{DetachRequest, Detached, Problem, Reloaded, Status};
 use crate::dataplane::Reader;
 use crate::enforcer;
-use crate::http::{Activity, Version, serve_connection, stopped};
+use crate::http::{Activity, Listen, Version, accept_all, serve_connection};
 use gate::{Gate, Origin};
 
 use listen::Listening;
@@ -104,7 +104,7 @@ impl App {
 }
 
 /// Serves the control socket until the daemon stops, then for as long as answers are under way.
-pub async fn serve(socket: Socket, operators: Operators, app: App, mut stop: watch::Receiver<bool>) {
+pub async fn serve(socket: Socket, operators: Operators, app: App, stop: watch::Receiver<bool>) {
     let socket = match socket.listen() {
         Ok(socket) => socket,
         Err(error) => {
@@ -112,44 +112,42 @@ pub async fn serve(socket: Socket, operators: Operators, app: App, mut stop: wat
             return;
         }
     };
-    let all = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let door = Door { socket, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
     let places = Places::default();
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        // First a place, then a connection: those that wait do so in the kernel.
-        let accepted = tokio::select! {
-            accepted = accept(&socket, &all) => accepted,
-            () = stopped(&mut stop) => break,
-        };
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, place)) => {
-                let (uid, role) = match Peer::of(&stream) {
-                    Ok(peer) => (peer.uid, operators.role(&peer)),
-                    Err(error) => {
-                        tracing::warn!("control socket: cannot tell who connects: {error}");
-                        continue;
-                    }
-                };
-                let Some(waits) = places.of(role) else { continue };
-                let router = app.router.clone().layer(axum::Extension(Origin::Socket { uid, role }));
-                let stop = stop.clone();
-                connections.spawn(async move {
-                    // It is closed with the daemon.
-                    let Ok(own) = waits.get().await else { return };
-                    serve_connection(stream, Version::Http1, router, Activity::local(), stop).await;
-                    drop((own, place));
-                });
-            }
+    let connected = |(stream, place)| {
+        let (uid, role) = match Peer::of(&stream) {
+            Ok(peer) => (peer.uid, operators.role(&peer)),
             Err(error) => {
-                tracing::warn!("control socket: cannot accept: {error}");
-                // Out of file descriptors, most likely: others need a moment to end.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tracing::warn!("control socket: cannot tell who connects: {error}");
+                return None;
             }
-        }
+        };
+        let waits = places.of(role)?;
+        let router = app.router.clone().layer(axum::Extension(Origin::Socket { uid, role }));
+        let stop = stop.clone();
+        Some(async move {
+            // It is closed with the daemon.
+            let Ok(own) = waits.get().await else { return };
+            serve_connection(stream, Version::Http1, router, Activity::local(), stop).await;
+            drop((own, place));
+        })
+    };
+    accept_all("control socket", door, connected, stop.clone()).await;
+}
+
+/// The control socket: first a place, then a connection, so that those that wait do so in the kernel.
+struct Door {
+    socket: Listening,
+    places: Arc<Semaphore>,
+}
+
+impl Listen for Door {
+    type Connection = (UnixStream, OwnedSemaphorePermit);
+
+    async fn accept(&self) -> io::Result<Self::Connection> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        Ok((self.socket.accept().await?, place))
     }
-    drop(socket);
-    while connections.join_next().await.is_some() {}
 }
 
 /// The places on the control socket, by role: nobody takes them from those who operate.
@@ -190,14 +188,6 @@ impl Waiting {
             Self::For(places) => places.acquire_owned().await,
         }
     }
-}
-
-async fn accept(
-    socket: &Listening,
-    places: &Arc<Semaphore>,
-) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    Ok((socket.accept().await?, place))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::control::server::Traffic;
 use crate::dataplane::Reader;
 use crate::enforcer::Summary;
 use crate::hook::Counts;
-use crate::http::{Activity, Version, serve_connection, stopped};
+use crate::http::{Activity, Version, accept_all, serve_connection, stopped};
 
 /// Connections at the same time: a handful of scrapers.
 const MAX_CONNECTIONS: usize = 16;
@@ -75,34 +75,19 @@ pub async fn run(
     serve(listener, sources, stop).await;
 }
 
-async fn serve(listener: TcpListener, sources: Sources, mut stop: watch::Receiver<bool>) {
+async fn serve(listener: TcpListener, sources: Sources, stop: watch::Receiver<bool>) {
     let router = Router::new().route("/metrics", get(metrics)).with_state(sources);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stopped(&mut stop) => break,
-        };
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            // Above the bound the connection is closed: a scraper tries again by itself.
-            Ok((stream, _)) => {
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-                let (router, stop) = (router.clone(), stop.clone());
-                connections.spawn(async move {
-                    serve_connection(stream, Version::Http1, router, Activity::local(), stop).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!("metrics: cannot accept: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+    let connected = |(stream, _)| {
+        // Above the bound the connection is closed: a scraper tries again by itself.
+        let place = Arc::clone(&places).try_acquire_owned().ok()?;
+        let (router, stop) = (router.clone(), stop.clone());
+        Some(async move {
+            serve_connection(stream, Version::Http1, router, Activity::local(), stop).await;
+            drop(place);
+        })
+    };
+    accept_all("metrics", listener, connected, stop.clone()).await;
 }
 
 async fn metrics(State(sources): State<Sources>) -> Response {

@@ -9,7 +9,7 @@ use axum::Extension;
 use limiter_common::Nanos;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -19,7 +19,7 @@ use super::gate::Origin;
 use super::traffic::Connection;
 use crate::access::Certificate;
 use crate::config::Api;
-use crate::http::{Activity, Patience, Version, serve_connection, stopped};
+use crate::http::{Activity, Patience, Version, accept_all, serve_connection, stopped};
 use crate::tls::{self, H2, Identity};
 
 /// For the handshake of TLS.
@@ -198,30 +198,12 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves until the daemon stops, then for as long as answers are under way.
-async fn serve(listener: TcpListener, entrance: Arc<Entrance>, mut stop: watch::Receiver<bool>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stopped(&mut stop) => break,
-        };
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((stream, peer)) => {
-                if let Some((inside, activity)) = enter(&entrance, &stream, peer) {
-                    let stop = stop.clone();
-                    connections.spawn(connection(stream, peer, inside, activity, stop));
-                }
-            }
-            Err(error) => {
-                tracing::warn!("API: cannot accept: {error}");
-                // Out of file descriptors, most likely: others need a moment to end.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+async fn serve(listener: TcpListener, entrance: Arc<Entrance>, stop: watch::Receiver<bool>) {
+    let connected = |(stream, peer)| {
+        let (inside, activity) = enter(&entrance, &stream, peer)?;
+        Some(connection(stream, peer, inside, activity, stop.clone()))
+    };
+    accept_all("API", listener, connected, stop.clone()).await;
 }
 
 /// Costs next to nothing for those who are sent away: not even a TCP connection is left behind.
