@@ -48,6 +48,16 @@ impl Guards {
     /// Guards `prefix`, which is `what`. The first word on a prefix stays.
     pub fn add(&mut self, prefix: Prefix, what: impl Into<String>) {
         self.guarded.entry(prefix).or_insert_with(|| what.into());
+        self.note_length(prefix);
+    }
+
+    /// The same, but the last word counts.
+    pub fn put(&mut self, prefix: Prefix, what: impl Into<String>) {
+        self.guarded.insert(prefix, what.into());
+        self.note_length(prefix);
+    }
+
+    fn note_length(&mut self, prefix: Prefix) {
         let (word, bit) = (prefix.length() / 64, prefix.length() % 64);
         match prefix.address() {
             Address::V4(_) => self.lengths_v4 |= 1 << prefix.length(),

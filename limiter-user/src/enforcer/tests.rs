@@ -759,6 +759,8 @@ async fn lists_are_checked_against_new_lifelines() {
     let refused = handle.add(Action::Block, asked(&["192.0.2.9"]), uid()).await.unwrap_err();
     assert!(matches!(&refused, Error::Guarded { detail, .. } if detail.contains("not known")), "{refused:?}");
     assert!(handle.summary().borrow().warnings.iter().any(|warning| warning.contains("not known")));
+    let refused = handle.report(Vec::new(), None, uid()).await.unwrap_err();
+    assert!(matches!(&refused, Error::Guarded { detail, .. } if detail.contains("not known")), "{refused:?}");
     let forced = AddRequest { force: true, ..asked(&["192.0.2.0/24"]) };
     handle.add(Action::Block, forced, uid()).await.unwrap();
     handle.add(Action::Allow, asked(&["192.0.2.8"]), uid()).await.unwrap();

@@ -2,6 +2,7 @@
 
 mod brake;
 mod confirm;
+mod guards;
 mod import;
 mod purge;
 mod rehearsal;
@@ -23,8 +24,8 @@ use super::{
     Caller, Command, Cursor, Error, Events, ImportOptions, Lookup, Now, Page, Parameters, Rehearsal, Reply,
     Started, Summary, render,
 };
+use crate::admission::Guards;
 use crate::admission::brake::Brake;
-use crate::admission::{self, Admitted, Guards};
 use crate::blocklist::{Blocklist, Claim, Edit, Key, Offences, Offender, Outcome, Owner, OwnerId, reason};
 use crate::config::lists::Parsed;
 use crate::config::{Action, Config, Escalation};
@@ -54,11 +55,6 @@ const LOOKED_AT: usize = 1 << 15;
 const NAMED: usize = 20;
 /// The reason of claims that nobody remembers.
 const RECOVERED: &str = "recovered from the kernel";
-/// How long the machine's addresses are believed to be what they were if nobody says otherwise. Asking for them takes
-/// long on a machine with a large routing table; the daemon reloads the lists when it hears that they have changed.
-const LIFELINES: Nanos = Nanos::from_secs(60);
-/// The longest time that can be asked for: longer is a mistake, or for good.
-const MAX_SECONDS: u64 = 100 * 366 * 24 * 3600;
 /// The thread looks around at least this often, in case the machine slept.
 const LOOK_AROUND: Duration = Duration::from_secs(60);
 
@@ -78,6 +74,8 @@ pub(super) struct Worker {
     lists: Vec<Listed>,
     gather: fn() -> anyhow::Result<Lifelines>,
     lifelines: Option<(Nanos, Lifelines)>,
+    /// What follows from them and from the configuration; `None` when one of them may be another.
+    guards: Option<Arc<Guards>>,
     /// What happened at the start, and later without anybody asking.
     warnings: Vec<String>,
     publish: watch::Sender<Arc<Summary>>,
@@ -173,6 +171,7 @@ impl Worker {
             lists: Vec::new(),
             gather: lifelines,
             lifelines: None,
+            guards: None,
             warnings: opened.warnings,
             publish,
             events,
@@ -185,7 +184,7 @@ impl Worker {
             tracing::warn!("{warning}");
         }
         let files = lists::read(&worker.config.lists);
-        let guards = worker.guards(None);
+        let guards = worker.guards();
         let created = render::seconds(begun.wall);
         let plan = lists::plan(&mut worker.list, &guards, worker.config.capacity, &[], files, created)?;
         let listed = plan.edits.len();
@@ -540,79 +539,6 @@ impl Worker {
         }
     }
 
-    fn admit(
-        &mut self,
-        action: Action,
-        prefixes: Prefixes,
-        options: &ImportOptions,
-        caller: &Caller,
-    ) -> Result<Admitted, Error> {
-        if options.force && caller.owner != Owner::Operator {
-            return Err(Error::Denied(
-                "only operators may override the guards; nothing was changed".to_owned(),
-            ));
-        }
-        let invalid = |detail: &str| Error::Invalid { detail: detail.to_owned(), items: Vec::new() };
-        if prefixes.is_empty() {
-            return Err(invalid("no address or prefix is given"));
-        }
-        if options.seconds == Some(0) {
-            return Err(invalid("the time is over before it begins; give at least a second"));
-        }
-        if options.seconds.is_some_and(|seconds| seconds > MAX_SECONDS) {
-            return Err(invalid("longer than 100 years; leave the time out for good"));
-        }
-        let peer = match options.ssh_peer.as_deref().map(str::parse::<Address>) {
-            Some(Ok(peer)) => Some(peer),
-            Some(Err(_)) => return Err(invalid("ssh_peer is no address")),
-            None => None,
-        };
-        let guards = if options.force { Guards::new() } else { self.guards(peer) };
-        if action == Action::Block && !options.force && self.lifelines.is_none() {
-            return Err(Error::Guarded {
-                detail: "this machine's own addresses, gateways and DNS servers are not known (the log says why), so \
-                         they could be among these; nothing was changed. --force overrides the guards"
-                    .to_owned(),
-                items: Vec::new(),
-            });
-        }
-        admission::admit(&guards, action, prefixes, options.force).map_err(|refusals| Error::Guarded {
-            detail: format!("{} refused; nothing was changed. --force overrides the guards", refusals.count),
-            items: refusals.lines().collect(),
-        })
-    }
-
-    /// If there is no answer, those that were known stay.
-    fn ask_for_lifelines(&mut self) {
-        match (self.gather)() {
-            Ok(lifelines) => self.lifelines = Some(((self.clock)().boot, lifelines)),
-            Err(error) => tracing::warn!("this machine's own addresses are not known: {error:#}"),
-        }
-    }
-
-    /// What must stay reachable at this moment.
-    fn guards(&mut self, peer: Option<Address>) -> Guards {
-        let now = (self.clock)().boot;
-        let fresh = |(then, _): &(Nanos, Lifelines)| now.saturating_sub(*then) < LIFELINES;
-        if !self.lifelines.as_ref().is_some_and(fresh) {
-            self.ask_for_lifelines();
-        }
-        let mut guards = Guards::new();
-        if let Some(peer) = peer {
-            guards.add(Prefix::host(peer), "the address you are logged in from");
-        }
-        if let Some((_, lifelines)) = &self.lifelines {
-            lifelines.guard(&mut guards);
-        }
-        for prefix in &self.config.protected {
-            guards.add(*prefix, "protected by the configuration");
-        }
-        for prefix in &self.config.proxies {
-            guards.add(*prefix, "a trusted proxy: report the client behind it, not the proxy");
-        }
-        guards
-    }
-
     /// The edits that claim what was `asked` of `prefixes`, counted in `response`.
     fn edits(
         &self,
@@ -829,7 +755,7 @@ impl Worker {
                 for part in undo.chunks(PART) {
                     self.take_back(part.to_vec());
                 }
-                self.config = former;
+                self.take_config(former);
                 self.answer(reply, Err(error));
             }
             // What is out of force stays so, as was asked.
@@ -867,7 +793,7 @@ impl Worker {
         files: Vec<ListFile>,
         reply: Reply<Vec<String>>,
     ) -> Option<Reloading> {
-        let former = std::mem::replace(&mut self.config, config);
+        let former = self.take_config(config);
         match self.plan_reload(&former, files) {
             Ok((parts, lists, sentences)) => {
                 let sets = parts.iter().flatten().filter(|edit| matches!(edit, Edit::Set(_)));
@@ -875,7 +801,7 @@ impl Worker {
                 Some(Reloading { parts, undo: Vec::new(), former, lists, sentences, reply })
             }
             Err(error) => {
-                self.config = former;
+                self.take_config(former);
                 self.answer(reply, Err(error));
                 None
             }
@@ -885,7 +811,7 @@ impl Worker {
     fn plan_reload(&mut self, former: &Config, files: Vec<ListFile>) -> Result<Reload, Error> {
         let known = self.lifelines.clone();
         self.ask_for_lifelines();
-        let guards = self.guards(None);
+        let guards = self.guards();
         let moved = known.map(|(_, known)| known) != self.lifelines.as_ref().map(|(_, now)| now.clone());
         let created = render::seconds((self.clock)().wall);
         let capacity = self.config.capacity;

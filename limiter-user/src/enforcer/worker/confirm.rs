@@ -199,7 +199,7 @@ impl Worker {
                 }
                 continue;
             }
-            let guards = self.guards(None);
+            let guards = self.guards();
             let mut edits = Vec::with_capacity(change.undo.len());
             for Undo { prefix, action, owner, former } in &change.undo {
                 let Ok(owner) = self.list.owner(owner) else { continue };

@@ -4,7 +4,7 @@ use limiter_common::{Address, Nanos, Prefix};
 
 use super::together::{Answer, Effect, Planned, Together};
 use super::{TOLD, Worker};
-use crate::admission;
+use crate::admission::{self, Guards};
 use crate::blocklist::{Edit, Key, OwnerId};
 use crate::config::Action;
 use crate::control::protocol::{self, AddResponse, Blocked, ReportResponse};
@@ -33,8 +33,13 @@ impl Worker {
             Ok(owner) => owner,
             Err(error) => return self.answer(reply, Err(error)),
         };
+        // Asked for, if that is due.
+        let guards = self.guards();
+        if let Err(error) = self.require_lifelines() {
+            return self.answer(reply, Err(error));
+        }
         let mut response = ReportResponse::default();
-        let groups = self.count(reports, &mut response);
+        let groups = self.count(&guards, reports, &mut response);
         if groups.len() > 1 {
             // From here to the last of them nothing may be answered.
             self.finish(together);
@@ -56,8 +61,12 @@ impl Worker {
     }
 
     /// The blocks that follow from `reports`.
-    fn count(&mut self, reports: &[protocol::Report], response: &mut ReportResponse) -> Vec<Group> {
-        let guards = self.guards(None);
+    fn count(
+        &mut self,
+        guards: &Guards,
+        reports: &[protocol::Report],
+        response: &mut ReportResponse,
+    ) -> Vec<Group> {
         let now = (self.clock)().boot;
         let mut groups: Vec<Group> = Vec::new();
         for report in reports {
@@ -84,7 +93,7 @@ impl Worker {
         }
         for group in &mut groups {
             let asked = std::mem::take(&mut group.prefixes);
-            let (admitted, refusals) = admission::admit_what_may(&guards, Action::Block, asked);
+            let (admitted, refusals) = admission::admit_what_may(guards, Action::Block, asked);
             for refusal in &refusals.told {
                 response.refuse(&refusal.prefix.to_string(), &refusal.why);
             }
