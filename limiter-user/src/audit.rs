@@ -12,7 +12,6 @@ mod budget;
 mod file;
 mod verify;
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -20,14 +19,13 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::{excerpt, sha256};
 pub use budget::Budget;
 use file::File;
 pub use verify::{Verified, verify};
 
 /// Prefixes that are named in a record; of more only the number is told.
 const NAMED: usize = 100;
-/// Bytes of a text that somebody else wrote.
-const LONGEST: usize = 256;
 /// Records that wait for being written; who has more to say waits.
 const QUEUE: usize = 1024;
 
@@ -135,16 +133,9 @@ fn stamp(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 
-/// A text of somebody else as it is kept: no control characters, and short.
+/// A text of somebody else as it is kept.
 fn tame(text: &str) -> String {
-    let mut kept = String::new();
-    for c in text.chars().filter(|c| !c.is_control()) {
-        if kept.len() + c.len_utf8() > LONGEST {
-            break;
-        }
-        kept.push(c);
-    }
-    kept
+    excerpt::of(text, excerpt::LONGEST)
 }
 
 /// What a record says of the one before it: the SHA-256 of its line, without the end of the line, in hexadecimal.
@@ -158,13 +149,7 @@ impl Link {
     }
 
     fn to(line: &[u8]) -> Self {
-        let digest = ring::digest::digest(&ring::digest::SHA256, line);
-        let mut hex = String::with_capacity(64);
-        for byte in digest.as_ref() {
-            // Strings take everything.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Self(hex)
+        Self(sha256::hex(&sha256::of(line)))
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::sha256::from_hex;
+
 /// The longest header that is looked at. A JWT with many claims has some kilobytes.
 pub const LONGEST: usize = 8 << 10;
 /// What limiter's own tokens begin with, so that scanners of leaked secrets know them.
@@ -82,35 +84,12 @@ impl<'a> Presented<'a> {
         if !is_id(id) {
             return Err(Malformed);
         }
-        Ok(Self { id, secret: bytes(secret).ok_or(Malformed)? })
+        Ok(Self { id, secret: from_hex(secret).ok_or(Malformed)? })
     }
 }
 
 pub(super) fn is_id(text: &str) -> bool {
     text.len() == ID && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
-}
-
-/// 32 bytes from 64 digits, in lower case alone, so that each value is written in one way.
-pub(super) fn bytes(hex: &str) -> Option<[u8; 32]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, []) = hex.as_bytes().as_chunks::<2>() else { return None };
-    let mut bytes = [0; 32];
-    if pairs.len() != bytes.len() {
-        return None;
-    }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(bytes)
-}
-
-/// The way back.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -122,11 +101,11 @@ mod tests {
         let secret = "0123456789abcdef".repeat(4);
         let id = "k3f7a2xq";
         let token = format!("lmt_{id}_{secret}");
-        let expected = Presented { id, secret: bytes(&secret).unwrap() };
+        let expected = Presented { id, secret: from_hex(&secret).unwrap() };
         for header in [format!("Bearer {token}"), format!("bearer {token}"), format!("BEARER   {token} ")] {
             assert_eq!(parse(&header), Ok(Credential::Token(expected)), "{header}");
         }
-        assert_eq!(hex(&expected.secret), secret);
+        assert_eq!(crate::sha256::hex(&expected.secret), secret);
         assert_eq!(parse("Bearer aa.b-_.c0"), Ok(Credential::Jwt("aa.b-_.c0")));
         for header in [
             String::new(),

@@ -5,6 +5,8 @@ use std::fmt;
 
 use subtle::ConstantTimeEq;
 
+use crate::sha256;
+
 /// Compared in a time that does not depend on where two differ.
 #[derive(Clone, Copy)]
 pub(super) struct Digest(pub(super) [u8; 32]);
@@ -14,9 +16,7 @@ impl Digest {
     pub(super) const NOBODYS: Self = Self([0; 32]);
 
     pub(super) fn of(secret: &[u8; 32]) -> Self {
-        let mut digest = [0; 32];
-        digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, secret).as_ref());
-        Self(digest)
+        Self(sha256::of(secret))
     }
 
     /// All 32 bytes are looked at, whatever the first ones are.

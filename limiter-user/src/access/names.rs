@@ -1,5 +1,7 @@
 //! Names of principals as they appear in owners, logs and audits. Pure.
 
+use crate::sha256;
+
 /// The longest name.
 pub(crate) const LONGEST: usize = 64;
 
@@ -18,8 +20,7 @@ pub(super) fn name_of(text: &str, longest: usize) -> String {
     if text.len() <= longest && is_name(text) {
         return text.to_owned();
     }
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let hash: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = sha256::hex(&sha256::of(text.as_bytes())[..8]);
     let plain = text.chars().map(|c| if u8::try_from(c).is_ok_and(is_plain) { c } else { '-' });
     let mut name: String = plain.take(longest.saturating_sub(hash.len() + 1)).collect();
     name.push('.');

@@ -23,6 +23,7 @@ use super::digest::Digest;
 use super::names;
 use super::principal::{Kind, Principal, RESERVED};
 use super::scope::Scopes;
+use crate::sha256;
 
 /// More than anybody gives out by hand.
 const MOST: usize = 10_000;
@@ -355,7 +356,7 @@ impl Tokens {
     fn new_secret(&self, id: &str) -> Result<(Digest, String), TokenError> {
         let mut secret = [0; 32];
         self.random.fill(&mut secret).map_err(|ring::error::Unspecified| TokenError::NoRandom)?;
-        let text = format!("{}{id}_{}", authorization::MARK, authorization::hex(&secret));
+        let text = format!("{}{id}_{}", authorization::MARK, sha256::hex(&secret));
         Ok((Digest::of(&secret), text))
     }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::excerpt;
+
 /// Bytes that a reason may have.
-pub const MAX_REASON: usize = 256;
+pub const MAX_REASON: usize = excerpt::LONGEST;
 /// Bytes that the name of an actor may have: `jwt:` and a subject of a reasonable length.
 pub const MAX_ACTOR: usize = 128;
 
@@ -21,9 +23,7 @@ pub fn actor(text: &str) -> Option<Arc<str>> {
 }
 
 fn kept(text: &str, longest: usize) -> Option<Arc<str>> {
-    let mut kept: String = text.chars().filter(|c| !c.is_control()).take(longest).collect();
-    let end = (0..=longest.min(kept.len())).rev().find(|at| kept.is_char_boundary(*at));
-    kept.truncate(end.unwrap_or(0));
+    let kept = excerpt::of(text, longest);
     let kept = kept.trim();
     (!kept.is_empty()).then(|| Arc::from(kept))
 }

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, de};
 
+use crate::excerpt;
+
 /// The longest datagram that is read.
 pub(super) const MAX_FRAME: usize = 16 << 10;
-/// The longest text in it.
-const MAX_TEXT: usize = 256;
 /// Bytes of a header: of RFC 5424 at most 5 fields of 255 with what is between them. Behind them a body begins or not at all.
 const MAX_HEADER: usize = 2 << 10;
 
@@ -64,7 +64,7 @@ impl fmt::Display for Invalid {
             Self::TooLong => write!(f, "longer than {MAX_FRAME} bytes"),
             Self::NoBody => f.write_str("there is no JSON object behind the syslog header"),
             Self::Json(error) => write!(f, "the JSON object is not as expected: {error}"),
-            Self::Text(field) => write!(f, "{field} is longer than {MAX_TEXT} bytes"),
+            Self::Text(field) => write!(f, "{field} is longer than {} bytes", excerpt::LONGEST),
         }
     }
 }
@@ -92,7 +92,7 @@ pub fn parse(frame: &[u8]) -> Result<Body, Invalid> {
         if text.as_deref().is_some_and(|text| matches!(text, "" | "-")) {
             *text = None;
         }
-        if text.as_deref().is_some_and(|text| text.len() > MAX_TEXT) {
+        if text.as_deref().is_some_and(|text| text.len() > excerpt::LONGEST) {
             return Err(Invalid::Text(field));
         }
     }

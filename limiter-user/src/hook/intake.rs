@@ -16,6 +16,7 @@ use crate::blocklist::Owner;
 use crate::config::Hook;
 use crate::control::protocol::{Report, ReportResponse};
 use crate::enforcer::{self, Caller, Now};
+use crate::excerpt;
 use crate::http::stopped;
 use crate::socket_file::SocketFile;
 use crate::telemetry::DECISION;
@@ -28,8 +29,6 @@ const QUEUE: usize = 1024;
 const REFUSALS: u32 = 60;
 /// Lines of the log that say what is no report, each minute.
 const INVALID: u32 = 6;
-/// Bytes of what is said about one.
-const LONGEST: usize = 256;
 /// Between two attempts to make a socket: its group or directory may come later.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -176,7 +175,7 @@ impl Intake {
                     self.counts.add(Outcome::Invalid, 1);
                     if let Some(untold) = told.next((self.backend.clock)().boot) {
                         // A field, since it may quote the sender: both formats of the log escape those.
-                        let why = short(&invalid.to_string());
+                        let why = excerpt::of(&invalid.to_string(), excerpt::LONGEST);
                         tracing::warn!(hook = self.hook.name, why, untold, "a datagram is no report");
                     }
                 }
@@ -194,11 +193,6 @@ fn tell(problem: &watch::Sender<Option<String>>, sentence: String) {
         }
         news
     });
-}
-
-fn short(text: &str) -> String {
-    let end = (0..=LONGEST.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    text.get(..end).unwrap_or_default().to_owned()
 }
 
 /// Has reports counted, and writes down what came of them.

@@ -9,9 +9,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
 use super::pin::{Pin, PinMismatch};
 use super::{HTTP_1_1, VERSIONS, files, provider};
@@ -41,14 +39,8 @@ pub fn client(trust: Trust<'_>) -> anyhow::Result<Arc<ClientConfig>> {
     let issuers = match trust.ca {
         None => None,
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in files::certificates(path)? {
-                roots
-                    .add(certificate)
-                    .with_context(|| format!("{}: not a certificate of an issuer", path.display()))?;
-            }
             let verifier =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+                WebPkiServerVerifier::builder_with_provider(files::roots(path)?, Arc::clone(&provider));
             Some(verifier.build().with_context(|| path.display().to_string())?)
         }
     };

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -25,6 +27,17 @@ pub(super) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'st
         path.display()
     );
     Ok(found)
+}
+
+/// The certificates of issuers.
+pub(super) fn roots(path: &Path) -> anyhow::Result<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots
+            .add(certificate)
+            .with_context(|| format!("{}: not a certificate of an issuer", path.display()))?;
+    }
+    Ok(Arc::new(roots))
 }
 
 /// The first key, if nobody else can read it.

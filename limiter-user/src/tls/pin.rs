@@ -33,10 +33,7 @@ impl Pin {
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
         let parsed = ParsedCertificate::try_from(certificate)?;
         let key = parsed.subject_public_key_info();
-        let digest = ring::digest::digest(&ring::digest::SHA256, key.as_ref());
-        let mut pin = [0; 32];
-        pin.copy_from_slice(digest.as_ref());
-        Ok(Self(pin))
+        Ok(Self(crate::sha256::of(key.as_ref())))
     }
 }
 

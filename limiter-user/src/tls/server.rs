@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 
 use super::pin::Pin;
 use super::{H2, HTTP_1_1, VERSIONS, files, provider};
@@ -47,13 +47,7 @@ pub fn load(api: &Api) -> anyhow::Result<Identity> {
     let builder = match &api.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in files::certificates(path)? {
-                roots
-                    .add(certificate)
-                    .with_context(|| format!("{}: not a certificate of an issuer", path.display()))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+            let verifier = WebPkiClientVerifier::builder_with_provider(files::roots(path)?, provider());
             let verifier = verifier.build().with_context(|| format!("client_ca {}", path.display()))?;
             builder.with_client_cert_verifier(verifier)
         }

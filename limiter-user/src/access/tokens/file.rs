@@ -13,11 +13,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Token, seconds};
-use crate::access::authorization::{bytes, hex, is_id};
+use crate::access::authorization::is_id;
 use crate::access::caps::{Caps, PerMinute};
 use crate::access::digest::Digest;
 use crate::access::names;
 use crate::access::scope::{Scope, Width};
+use crate::sha256::{self, from_hex, hex};
 
 /// The form of the file.
 const VERSION: u32 = 1;
@@ -122,7 +123,7 @@ pub(super) fn render(tokens: &BTreeMap<String, Token>) -> io::Result<Vec<u8>> {
 
 /// From the end of the JSON to the end of the file.
 fn sum_of(json: &[u8]) -> String {
-    format!("\n{SUM}{}\n", hex(ring::digest::digest(&ring::digest::SHA256, json).as_ref()))
+    format!("\n{SUM}{}\n", hex(&sha256::of(json)))
 }
 
 /// Whether the file is what would be written.
@@ -191,7 +192,7 @@ impl Token {
         };
         let former = match (former_sha256, former_until) {
             (None, None) => None,
-            (Some(digest), Some(until)) => Some((Digest(bytes(digest)?), at(*until)?)),
+            (Some(digest), Some(until)) => Some((Digest(from_hex(digest)?), at(*until)?)),
             (_, _) => return None,
         };
         let max_prefix = match record.max_prefix {
@@ -216,7 +217,7 @@ impl Token {
             name: name.clone(),
             scopes: scopes.iter().map(|scope| scope.parse::<Scope>().ok()).collect::<Option<_>>()?,
             caps,
-            digest: Digest(bytes(sha256)?),
+            digest: Digest(from_hex(sha256)?),
             former,
             created: at(record.created)?,
             created_by: record.created_by.clone(),

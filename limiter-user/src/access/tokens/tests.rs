@@ -169,7 +169,7 @@ fn secrets_are_neither_kept_nor_printed() {
     let created = fixture.tokens.create(wanted("checkout", caps()), noon()).unwrap();
     let secret = created.token.rsplit('_').next().unwrap();
     let rotated = fixture.tokens.rotate(&created.listed.id, HOUR, noon()).unwrap();
-    let hash = authorization::hex(&Digest::of(&authorization::bytes(secret).unwrap()).0);
+    let hash = sha256::hex(&Digest::of(&sha256::from_hex(secret).unwrap()).0);
     let file = std::fs::read_to_string(fixture.path()).unwrap();
     assert!(!file.contains(secret) && file.contains(&hash));
     let told = format!("{:?} {rotated:?} {:?} {created:?}", fixture.tokens, fixture.tokens.list(noon()));
@@ -215,7 +215,7 @@ fn damage_at_any_byte_is_noticed() {
 #[test]
 fn what_is_not_known_is_refused() {
     let write = |json: &str| {
-        let sum = authorization::hex(ring::digest::digest(&ring::digest::SHA256, json.as_bytes()).as_ref());
+        let sum = sha256::hex(&sha256::of(json.as_bytes()));
         file::parse(format!("{json}\nsha256:{sum}\n").as_bytes()).map(|tokens| tokens.len())
     };
     let digest = "ab".repeat(32);

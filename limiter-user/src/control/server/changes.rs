@@ -17,7 +17,7 @@ use super::body;
 use super::decisions::Decision;
 use super::estimate::Estimate;
 use super::gate::Caller;
-use super::idempotency::Once;
+use super::idempotency::Bulk;
 use super::refusal::Refusal;
 use super::routes::{Answer, Shared};
 use crate::access::{Entry, Need};
@@ -32,43 +32,26 @@ const PIECES: usize = 8;
 /// Prefixes that a refusal names.
 const TOLD: usize = 100;
 
-pub(super) async fn add_blocks(
-    State(shared): State<Shared>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    add(Action::Block, shared, caller, headers, body).await
+pub(super) async fn add_blocks(shared: State<Shared>, asked: Bulk) -> Result<Response, Refusal> {
+    add(Action::Block, shared, asked).await
 }
 
-pub(super) async fn add_allows(
-    State(shared): State<Shared>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    add(Action::Allow, shared, caller, headers, body).await
+pub(super) async fn add_allows(shared: State<Shared>, asked: Bulk) -> Result<Response, Refusal> {
+    add(Action::Allow, shared, asked).await
 }
 
-async fn add(
-    action: Action,
-    shared: Shared,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let bytes = body::bytes(&headers, body, &caller.bounds, caller.bounds.bulk).await?;
-    let once = Once::of(&headers, &caller, (action.label(), "add"), &bytes)?;
-    shared.once.clone().answer(once, added(action, shared, caller, bytes)).await
+async fn add(action: Action, State(shared): State<Shared>, asked: Bulk) -> Result<Response, Refusal> {
+    let Bulk { caller, once, bytes } = asked;
+    shared.once.clone().answer(once, added(action, &shared, &caller, &bytes)).await
 }
 
 async fn added(
     action: Action,
-    shared: Shared,
-    caller: Caller,
-    bytes: body::Held,
+    shared: &Shared,
+    caller: &Caller,
+    bytes: &[u8],
 ) -> Result<AddResponse, Refusal> {
-    let request: AddRequest = body::parse(&bytes)?;
+    let request: AddRequest = body::parse(bytes)?;
     if request.seconds == Some(0) {
         return Err(Refusal::invalid("seconds must be at least 1, or absent for good"));
     }
@@ -77,70 +60,53 @@ async fn added(
     let reason = reason.as_deref().and_then(blocklist::reason);
     let (prefixes, reason) = (prefixes.as_slice(), reason.as_deref());
     let change = if dry_run { "add-dry-run" } else { "add" };
-    let decision = Decision { action, change, prefixes, seconds, reason, force, caller: &caller };
-    let allowed = count(&caller, prefixes.len()).and_then(|()| {
-        entries(action, &shared, &caller, seconds, prefixes.iter().filter_map(|text| text.parse().ok()))
+    let decision = Decision { action, change, prefixes, seconds, reason, force, caller };
+    let allowed = count(caller, prefixes.len()).and_then(|()| {
+        entries(action, shared, caller, seconds, prefixes.iter().filter_map(|text| text.parse().ok()))
     });
     if let Err(refusal) = allowed {
-        return Err(decision.recorded(&shared, refusal).await);
+        return Err(decision.recorded(shared, refusal).await);
     }
     let outcome = shared.backend.enforcer.add(action, request, caller.claims_as()?).await;
     let changed = |done: &AddResponse| (changes(done), until(seconds, done));
-    let mut done = decided(&decision, &shared, outcome, changed).await?;
-    done.cuts = told(&caller, done.cuts);
+    let mut done = decided(&decision, shared, outcome, changed).await?;
+    done.cuts = told(caller, done.cuts);
     Ok(done)
 }
 
-pub(super) async fn remove_blocks(
-    State(shared): State<Shared>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    remove(Action::Block, shared, caller, headers, body).await
+pub(super) async fn remove_blocks(shared: State<Shared>, asked: Bulk) -> Result<Response, Refusal> {
+    remove(Action::Block, shared, asked).await
 }
 
-pub(super) async fn remove_allows(
-    State(shared): State<Shared>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    remove(Action::Allow, shared, caller, headers, body).await
+pub(super) async fn remove_allows(shared: State<Shared>, asked: Bulk) -> Result<Response, Refusal> {
+    remove(Action::Allow, shared, asked).await
 }
 
-async fn remove(
-    action: Action,
-    shared: Shared,
-    caller: Caller,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let bytes = body::bytes(&headers, body, &caller.bounds, caller.bounds.bulk).await?;
-    let once = Once::of(&headers, &caller, (action.label(), "remove"), &bytes)?;
-    shared.once.clone().answer(once, removed(action, shared, caller, bytes)).await
+async fn remove(action: Action, State(shared): State<Shared>, asked: Bulk) -> Result<Response, Refusal> {
+    let Bulk { caller, once, bytes } = asked;
+    shared.once.clone().answer(once, removed(action, &shared, &caller, &bytes)).await
 }
 
 async fn removed(
     action: Action,
-    shared: Shared,
-    caller: Caller,
-    bytes: body::Held,
+    shared: &Shared,
+    caller: &Caller,
+    bytes: &[u8],
 ) -> Result<RemoveResponse, Refusal> {
-    let request: RemoveRequest = body::parse(&bytes)?;
+    let request: RemoveRequest = body::parse(bytes)?;
     let prefixes = request.prefixes.clone();
     let prefixes = prefixes.as_slice();
     let (seconds, reason, force) = (None, None, false);
     let change = if request.dry_run { "remove-dry-run" } else { "remove" };
-    let decision = Decision { action, change, prefixes, seconds, reason, force, caller: &caller };
-    if let Err(refusal) = count(&caller, prefixes.len()) {
-        return Err(decision.recorded(&shared, refusal).await);
+    let decision = Decision { action, change, prefixes, seconds, reason, force, caller };
+    if let Err(refusal) = count(caller, prefixes.len()) {
+        return Err(decision.recorded(shared, refusal).await);
     }
     let outcome = shared.backend.enforcer.remove(action, request, caller.claims_as()?).await;
     let removed = |done: &RemoveResponse| if done.dry_run { 0 } else { done.removed };
     let changed = |done: &RemoveResponse| (removed(done), format!("removed {}", done.removed));
-    let mut done = decided(&decision, &shared, outcome, changed).await?;
-    done.cuts = told(&caller, done.cuts);
+    let mut done = decided(&decision, shared, outcome, changed).await?;
+    done.cuts = told(caller, done.cuts);
     Ok(done)
 }
 

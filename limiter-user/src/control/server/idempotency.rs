@@ -10,15 +10,19 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::body::{self, Held};
 use super::gate::Caller;
 use super::refusal::Refusal;
+use super::routes::Shared;
 use crate::control::protocol::ProblemKind;
+use crate::sha256::of_parts;
 
 const HEADER: &str = "idempotency-key";
 /// Bytes of a key.
@@ -41,35 +45,38 @@ pub(super) struct Once {
 /// Who sent it, and the key: a hash of both, so that all are of one size.
 type Key = [u8; 32];
 
+/// A request that names many things, and may be asked once more: who asks, and what.
+pub(super) struct Bulk {
+    pub(super) caller: Caller,
+    pub(super) once: Option<Once>,
+    pub(super) bytes: Held,
+}
+
+impl FromRequest<Shared> for Bulk {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, shared: &Shared) -> Result<Self, Refusal> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, shared).await?;
+        let (headers, path) = (&parts.headers, parts.uri.path());
+        let bytes = body::bytes(headers, body, &caller.bounds, caller.bounds.bulk).await?;
+        let once = Once::of(headers, &caller, path, &bytes)?;
+        Ok(Self { caller, once, bytes })
+    }
+}
+
 impl Once {
     /// `None` if the request has no key.
-    pub(super) fn of(
-        headers: &HeaderMap,
-        caller: &Caller,
-        what: (&str, &str),
-        body: &[u8],
-    ) -> Result<Option<Self>, Refusal> {
+    fn of(headers: &HeaderMap, caller: &Caller, path: &str, body: &[u8]) -> Result<Option<Self>, Refusal> {
         let Some(value) = headers.get(HEADER) else { return Ok(None) };
         let key = value.as_bytes();
         if key.is_empty() || key.len() > MAX_KEY {
             return Err(Refusal::invalid(format!("Idempotency-Key must be 1 to {MAX_KEY} bytes")));
         }
         let actor = caller.actor();
-        let digest = sha256(&[what.0.as_bytes(), what.1.as_bytes(), body]);
-        Ok(Some(Self { key: sha256(&[actor.as_bytes(), key]), digest }))
+        let digest = of_parts(&[path.as_bytes(), body]);
+        Ok(Some(Self { key: of_parts(&[actor.as_bytes(), key]), digest }))
     }
-}
-
-/// Of parts that cannot run into one another.
-fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_le_bytes());
-        context.update(part);
-    }
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
 }
 
 /// The answers that are kept.
@@ -202,7 +209,7 @@ mod tests {
     use super::*;
 
     fn once(key: u32, body: &str) -> Once {
-        Once { key: sha256(&[&key.to_le_bytes()]), digest: sha256(&[body.as_bytes()]) }
+        Once { key: of_parts(&[&key.to_le_bytes()]), digest: of_parts(&[body.as_bytes()]) }
     }
 
     async fn text(answers: &Answers, once: &Once, work: Result<u32, Refusal>) -> Result<String, u16> {

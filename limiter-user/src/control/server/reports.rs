@@ -2,25 +2,24 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
 use super::body::{self, Pieces};
 use super::decisions::Decision;
 use super::gate::Caller;
-use super::idempotency::Once;
+use super::idempotency::Bulk;
 use super::refusal::Refusal;
 use super::routes::Shared;
 use crate::config::Action;
 use crate::control::protocol::{ProblemKind, Report, ReportResponse};
+use crate::excerpt;
 
 /// Reports of a stream that are counted together.
 const CHUNK: usize = 1000;
 /// The longest line of a stream.
 const MAX_LINE: usize = 8 << 10;
-/// The longest text in a report.
-const MAX_TEXT: usize = 256;
 /// Blocks and refusals that an answer names.
 const TOLD: usize = 100;
 
@@ -28,14 +27,13 @@ const TOLD: usize = 100;
 pub(super) async fn report(
     State(shared): State<Shared>,
     caller: Caller,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    if is_stream(&headers) {
-        return Ok(Json(stream(&shared, &caller, &headers, body).await?).into_response());
+    if is_stream(request.headers()) {
+        let (parts, body) = request.into_parts();
+        return Ok(Json(stream(&shared, &caller, &parts.headers, body).await?).into_response());
     }
-    let bytes = body::bytes(&headers, body, &caller.bounds, caller.bounds.bulk).await?;
-    let once = Once::of(&headers, &caller, ("report", "add"), &bytes)?;
+    let Bulk { once, bytes, .. } = Bulk::from_request(request, &shared).await?;
     shared.once.clone().answer(once, all(&shared, &caller, &bytes)).await
 }
 
@@ -168,9 +166,10 @@ async fn counted(shared: &Shared, caller: &Caller, reports: Vec<Report>) -> Resu
 /// Whether the texts of a report are of a reasonable length.
 fn check(report: &Report) -> Result<(), Refusal> {
     let texts = [Some(&report.category), report.account.as_ref(), report.device.as_ref()];
-    match texts.into_iter().flatten().any(|text| text.is_empty() || text.len() > MAX_TEXT) {
+    match texts.into_iter().flatten().any(|text| text.is_empty() || text.len() > excerpt::LONGEST) {
         true => Err(Refusal::invalid(format!(
-            "category, account and device have 1 to {MAX_TEXT} bytes; nothing of this was counted"
+            "category, account and device have 1 to {} bytes; nothing of this was counted",
+            excerpt::LONGEST
         ))),
         false => Ok(()),
     }
