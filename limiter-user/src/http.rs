@@ -27,6 +27,8 @@ use watched::{Answered, Watched};
 
 /// What a stop waits for answers that are under way.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// What a peer is waited for whose connection has to end, to say that it has understood.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Between two looks at the deadlines: how far they may be overdrawn.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -134,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Ends
 
 async fn drive(connection: impl Ends, activity: &Activity, mut stop: watch::Receiver<bool>) {
     let mut connection = pin!(connection);
-    loop {
+    let farewell = loop {
         tokio::select! {
             outcome = connection.as_mut() => {
                 if let Err(error) = outcome {
@@ -142,19 +144,19 @@ async fn drive(connection: impl Ends, activity: &Activity, mut stop: watch::Rece
                 }
                 return;
             }
-            () = stopped(&mut stop) => break,
+            () = stopped(&mut stop) => break GOODBYE,
             () = activity.turned_out() => return,
             () = tokio::time::sleep(LOOK) => match activity.standing(Instant::now()) {
                 Standing::Good => {}
                 Standing::Old => connection.as_mut().end(),
-                Standing::Idle => break,
+                Standing::Ending => break FAREWELL,
                 Standing::Overdue => return,
             }
         }
-    }
+    };
     connection.as_mut().end();
     // Cut off at the deadline: who reads a list slowly must not hold up the stop.
-    let _ = tokio::time::timeout(GOODBYE, connection).await;
+    let _ = tokio::time::timeout(farewell, connection).await;
 }
 
 /// The router, with its answers watched.
@@ -176,8 +178,12 @@ impl Service<Request> for Answers {
     fn call(&self, mut request: Request) -> Self::Future {
         request.extensions_mut().insert(Stopping(self.stop.clone()));
         let exchange = self.activity.exchange();
-        let answer = self.router.call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Answered::new(body, exchange))) })
+        let (answer, activity) = (self.router.call(request), Arc::clone(&self.activity));
+        Box::pin(async move {
+            let answer = answer.await?;
+            activity.answers(answer.status());
+            Ok(answer.map(|body| Answered::new(body, exchange)))
+        })
     }
 }
 

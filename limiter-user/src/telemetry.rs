@@ -12,8 +12,9 @@ use tracing_subscriber::EnvFilter;
 /// Target of events that say what was blocked or allowed by whom.
 pub const DECISION: &str = "limiter::decision";
 
-/// Libraries whose debug lines are of use to their authors; `RUST_LOG=debug,aya_obj=debug` shows them.
-const QUIET: &str = "aya=info,aya_obj=info,netlink_proto=info,hyper=info,hyper_util=info";
+/// Libraries whose debug lines are of use to their authors; `RUST_LOG=debug,aya_obj=debug` shows them. h2 warns of its
+/// peers, once for each connection: anybody could fill the log.
+const QUIET: &str = "aya=info,aya_obj=info,netlink_proto=info,hyper=info,hyper_util=info,h2=error";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {

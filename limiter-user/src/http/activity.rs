@@ -1,9 +1,9 @@
 //! What happens on a connection, and whether the peer keeps it waiting for too long.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -12,7 +12,8 @@ use tokio::time::Instant;
 pub(crate) struct Patience {
     /// For the first request of somebody who has not proven to be anybody.
     pub(crate) first: Duration,
-    /// For all of the first request, whoever it is, from the moment that the connection was accepted.
+    /// For the first request that is answered as it was meant, whoever it is, from the moment that the connection was
+    /// accepted: all of the request, and until then there is no waiting for another.
     pub(crate) begun: Duration,
     /// From the first byte of a request to the last of its headers.
     pub(crate) headers: Duration,
@@ -37,10 +38,10 @@ impl Patience {
     /// With callers from the network. Who does nothing useful is gone within 10 s of being accepted.
     pub(crate) const REMOTE: Self = Self {
         first: Duration::from_secs(4),
-        begun: Duration::from_secs(8),
+        begun: Duration::from_secs(7),
         headers: Duration::from_secs(5),
         idle: Duration::from_secs(30),
-        stalled: Duration::from_secs(8),
+        stalled: Duration::from_secs(6),
         life: Duration::from_secs(3600),
     };
 }
@@ -51,8 +52,8 @@ pub(super) enum Standing {
     Good,
     /// It has lived long enough.
     Old,
-    /// Nothing is under way, for too long.
-    Idle,
+    /// Nothing is under way, for too long, or the peer has lost its right to more.
+    Ending,
     /// The peer keeps something waiting that is under way.
     Overdue,
 }
@@ -62,8 +63,8 @@ pub(super) enum Standing {
 pub(crate) struct Activity {
     patience: Patience,
     accepted: Instant,
-    /// Somebody known has made a request.
-    proven: AtomicBool,
+    /// The first known caller who has made a request.
+    proven: OnceLock<Arc<str>>,
     out: Notify,
     state: Mutex<State>,
 }
@@ -83,6 +84,12 @@ struct State {
     heard: Option<Instant>,
     /// The last piece of an answer that was made.
     offered: Instant,
+    /// Since when the peer takes nothing of what is to be written.
+    blocked: Option<Instant>,
+    /// The peer has sent a request too slowly: it is given no other.
+    tiresome: bool,
+    /// A request was done.
+    useful: bool,
 }
 
 impl Activity {
@@ -96,11 +103,14 @@ impl Activity {
             quiet_since: now,
             heard: None,
             offered: now,
+            blocked: None,
+            tiresome: false,
+            useful: false,
         };
         Arc::new(Self {
             patience,
             accepted: now,
-            proven: AtomicBool::new(false),
+            proven: OnceLock::new(),
             out: Notify::new(),
             state: Mutex::new(state),
         })
@@ -109,7 +119,7 @@ impl Activity {
     /// Of a peer who needs not prove anything.
     pub(crate) fn local() -> Arc<Self> {
         let activity = Self::new(Patience::LOCAL);
-        activity.prove();
+        activity.prove(String::new);
         activity
     }
 
@@ -120,13 +130,19 @@ impl Activity {
         (state.begun, state.quiet_since) = (now, now);
     }
 
-    /// The peer is somebody.
-    pub(crate) fn prove(&self) {
-        self.proven.store(true, Ordering::Relaxed);
+    /// The peer is somebody, of this name.
+    pub(crate) fn prove(&self, name: impl FnOnce() -> String) {
+        self.proven.get_or_init(|| Arc::from(name()));
     }
 
-    pub(crate) fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
+    /// Who the peer is, if it is somebody.
+    pub(crate) fn proven(&self) -> Option<&Arc<str>> {
+        self.proven.get()
+    }
+
+    /// The last thing that happened.
+    pub(crate) fn quiet_since(&self) -> Instant {
+        self.state().quiet_since
     }
 
     /// When the first request has to be there as a whole; `None` if it was.
@@ -155,8 +171,27 @@ impl Activity {
         }
     }
 
+    /// The peer takes what is written.
     pub(super) fn wrote(&self) {
-        self.state().quiet_since = Instant::now();
+        let mut state = self.state();
+        (state.quiet_since, state.blocked) = (Instant::now(), None);
+    }
+
+    /// The peer has taken all that was written.
+    pub(super) fn flushed(&self) {
+        self.state().blocked = None;
+    }
+
+    /// The peer takes nothing for now.
+    pub(super) fn blocks(&self) {
+        self.state().blocked.get_or_insert_with(Instant::now);
+    }
+
+    /// A request is answered with this status.
+    pub(super) fn answers(&self, status: StatusCode) {
+        let mut state = self.state();
+        state.useful |= status.is_success();
+        state.tiresome |= status == StatusCode::REQUEST_TIMEOUT;
     }
 
     /// A request begins to be answered.
@@ -172,20 +207,20 @@ impl Activity {
         let state = self.state();
         let patience = &self.patience;
         let waited = |since: Instant, at_most: Duration| now.saturating_duration_since(since) >= at_most;
-        if state.open > 0 {
-            return if state.working == 0 && waited(state.offered, patience.stalled) {
-                Standing::Overdue
-            } else if waited(state.begun, patience.life) {
-                Standing::Old
-            } else {
-                Standing::Good
-            };
-        }
-        let nobody = !self.is_proven() && waited(state.begun, patience.first);
-        if nobody || state.heard.is_some_and(|heard| waited(heard, patience.headers)) {
+        let nobody = self.proven().is_none() && waited(state.begun, patience.first);
+        let overdue = if state.open > 0 {
+            state.working == 0 && (nobody || waited(state.offered, patience.stalled))
+        } else {
+            nobody || state.tiresome || state.heard.is_some_and(|heard| waited(heard, patience.headers))
+        };
+        // In HTTP/1.1 an answer has ended when all of it is in the buffer.
+        let deaf = state.blocked.is_some_and(|since| waited(since, patience.stalled));
+        let idle = waited(state.quiet_since, patience.idle);
+        let useless = !state.useful && waited(self.accepted, patience.begun);
+        if overdue || deaf {
             Standing::Overdue
-        } else if waited(state.quiet_since, patience.idle) {
-            Standing::Idle
+        } else if state.tiresome || state.open == 0 && (idle || useless) {
+            Standing::Ending
         } else if waited(state.begun, patience.life) {
             Standing::Old
         } else {

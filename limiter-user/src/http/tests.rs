@@ -1,4 +1,5 @@
 use axum::body::Body;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use futures_util::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,7 @@ fn router() -> Router {
         .route("/endless", get(endless))
         .route("/silent", get(silent))
         .route("/slow", get(slow))
+        .route("/fine", get(async || "fine"))
         .route("/read", post(read))
 }
 
@@ -49,7 +51,7 @@ async fn slow_peers_are_cut_off() {
 #[tokio::test(start_paused = true)]
 async fn nobody_in_particular_gets_less_time() {
     let seconds = |(_, took): (String, Duration)| took.as_secs_f64();
-    let get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let get = b"GET /fine HTTP/1.1\r\nHost: x\r\n\r\n";
     let patience = Patience::REMOTE;
     for request in [b"" as &[u8], b"GET / HTT", get] {
         let took = seconds(answer_for(Activity::new(patience), request).await);
@@ -57,12 +59,17 @@ async fn nobody_in_particular_gets_less_time() {
         assert!((patience.first.as_secs_f64()..=longest).contains(&took), "{took} s");
     }
     let known = Activity::new(patience);
-    known.prove();
+    known.prove(|| "somebody".to_owned());
     let took = seconds(answer_for(known, get).await);
     assert!(took >= patience.idle.as_secs_f64(), "{took} s");
+    // Nothing but refusals is nothing.
+    let known = Activity::new(patience);
+    known.prove(|| "somebody".to_owned());
+    let took = seconds(answer_for(known, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await);
+    assert!(took >= patience.begun.as_secs_f64() && took < patience.idle.as_secs_f64() / 2.0, "{took} s");
     // Headers that begin after a pause have their own deadline.
     let known = Activity::new(patience);
-    known.prove();
+    known.prove(|| "somebody".to_owned());
     let (near, mut far) = UnixStream::pair().unwrap();
     let (_stop, stopping) = watch::channel(false);
     let server = tokio::spawn(serve_connection(near, Version::Http1, router(), known, stopping));
@@ -82,7 +89,7 @@ async fn answers_that_nobody_takes_are_given_up() {
     let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
     let activity = || {
         let activity = Activity::new(Patience::REMOTE);
-        activity.prove();
+        activity.prove(|| "somebody".to_owned());
         activity
     };
     let (text, took) = answer_for(activity(), &request("/slow")).await;
@@ -106,6 +113,69 @@ async fn answers_that_nobody_takes_are_given_up() {
     assert!(!server.is_finished());
     stop.send_replace(true);
     server.await.unwrap();
+}
+
+/// Short answers fit into the buffer, and have ended for HTTP/1.1 before anybody has taken them.
+#[tokio::test(start_paused = true)]
+async fn who_asks_and_does_not_listen_is_given_up() {
+    let known = Activity::new(Patience::REMOTE);
+    known.prove(|| "somebody".to_owned());
+    let (near, far) = tokio::io::duplex(1024);
+    let (mut ears, mut mouth) = tokio::io::split(far);
+    let (_stop, stopping) = watch::channel(false);
+    let begun = Instant::now();
+    let server = tokio::spawn(serve_connection(near, Version::Http1, router(), known, stopping));
+    let asking = tokio::spawn(async move {
+        let request = b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n";
+        while mouth.write_all(request).await.is_ok() && mouth.write_all(&[b'x'; 100]).await.is_ok() {}
+    });
+    // A piece now and then is taken in time.
+    for _ in 0..3 {
+        tokio::time::sleep(Patience::REMOTE.stalled * 3 / 4).await;
+        ears.read_exact(&mut [0; 1024]).await.unwrap();
+        assert!(!server.is_finished());
+    }
+    server.await.unwrap();
+    let took = begun.elapsed();
+    assert!(took >= 3 * Patience::REMOTE.stalled && took < 4 * Patience::REMOTE.stalled, "{took:?}");
+    asking.await.unwrap();
+}
+
+/// In HTTP/1.1 the connection ends with the rest of the body, in HTTP/2 it could go on.
+#[tokio::test(start_paused = true)]
+async fn who_was_too_slow_is_asked_to_leave() {
+    let late = async || StatusCode::REQUEST_TIMEOUT;
+    let router = router().route("/late", get(late));
+    for (path, ends) in [("/late", true), ("/fine", false)] {
+        let known = Activity::new(Patience::REMOTE);
+        known.prove(|| "somebody".to_owned());
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (_stop, stopping) = watch::channel(false);
+        let server = tokio::spawn(serve_connection(near, Version::Http2, router.clone(), known, stopping));
+        let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far));
+        let (mut sender, connection) = client.await.unwrap();
+        tokio::spawn(connection);
+        let request = hyper::Request::get(format!("http://x{path}")).body(String::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status() == StatusCode::REQUEST_TIMEOUT, ends);
+        tokio::time::sleep(3 * LOOK).await;
+        assert_eq!(server.is_finished(), ends, "{path}");
+        assert_eq!(sender.ready().await.is_err(), ends, "{path}");
+    }
+}
+
+/// Answers that wait for their reader make nobody somebody.
+#[tokio::test(start_paused = true)]
+async fn nobody_stays_by_not_reading() {
+    let activity = Activity::new(Patience::REMOTE);
+    let begun = Instant::now();
+    let mut exchange = activity.exchange();
+    while activity.standing(Instant::now()) == Standing::Good {
+        exchange.offers();
+        assert!(begun.elapsed() < 2 * Patience::REMOTE.first);
+        tokio::time::sleep(LOOK).await;
+    }
+    assert_eq!(activity.standing(Instant::now()), Standing::Overdue);
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,6 +23,13 @@ impl<S> Watched<S> {
     pub(super) fn new(stream: S, version: Version, activity: Arc<Activity>) -> Self {
         Self { stream, version, activity }
     }
+
+    fn noted(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(_) => self.activity.wrote(),
+            Poll::Pending => self.activity.blocks(),
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -47,9 +54,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
-        self.activity.wrote();
-        Poll::Ready(outcome)
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.noted(&outcome);
+        outcome
     }
 
     fn poll_write_vectored(
@@ -57,9 +64,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices));
-        self.activity.wrote();
-        Poll::Ready(outcome)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.noted(&outcome);
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -67,7 +74,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let outcome = Pin::new(&mut self.stream).poll_flush(context);
+        // It is asked for in vain, too: that it is done does not mean that anything happened.
+        match outcome {
+            Poll::Ready(_) => self.activity.flushed(),
+            Poll::Pending => self.activity.blocks(),
+        }
+        outcome
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,7 +1,8 @@
 //! Who may have a connection over TCP: so many at a time in all and for each peer, and so many new ones a second. Pure.
 //!
 //! When all places are taken, the connection that has waited longest without proving to be anybody makes room: who fills
-//! the places with silence pushes out silence, not those who work.
+//! the places with silence pushes out silence, not those who work. Without such a one it is the caller with the most
+//! connections who makes room, if these are many: a token that got lost must not keep all others out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use limiter_common::gcra::{Quota, Step};
 use limiter_common::{Address, Nanos, Prefix};
+use tokio::time::Instant;
 
 use crate::http::Activity;
 
@@ -19,6 +21,8 @@ pub(super) struct Room {
     pub(super) connections: usize,
     /// Connections of one peer: an IPv4 address, or an IPv6 /64.
     pub(super) per_peer: usize,
+    /// Connections that a caller keeps when others want in, from wherever they are: as many as may have requests under way.
+    pub(super) per_caller: usize,
     /// New connections of one peer: a second, and at once.
     pub(super) rate: (u64, u64),
     /// Peers that are remembered.
@@ -26,7 +30,8 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) const API: Self = Self { connections: 256, per_peer: 16, rate: (50, 100), peers: 1 << 14 };
+    pub(super) const API: Self =
+        Self { connections: 256, per_peer: 16, per_caller: 32, rate: (50, 100), peers: 1 << 14 };
 }
 
 /// Why somebody does not get in.
@@ -96,10 +101,10 @@ impl Doors {
         }
         let mut turned_out = false;
         if self.connections.len() >= self.room.connections {
-            let waits = self.connections.iter().find(|(_, other)| !other.is_proven());
-            let Some((number, other)) = waits else { return Err(Refused::Full) };
-            other.turn_out();
-            let number = *number;
+            let makes_room = first_unknown(&self.connections)
+                .or_else(|| quietest_of_the_greediest(&self.connections, self.room.per_caller));
+            let Some(number) = makes_room else { return Err(Refused::Full) };
+            self.connections[&number].turn_out();
             // Its place is free at once; what it gives back later is that of its peer alone.
             self.connections.remove(&number);
             turned_out = true;
@@ -127,6 +132,23 @@ impl Doors {
     }
 }
 
+/// The one that has waited longest without proving to be anybody.
+fn first_unknown(connections: &BTreeMap<u64, Arc<Activity>>) -> Option<u64> {
+    connections.iter().find(|(_, activity)| activity.proven().is_none()).map(|(number, _)| *number)
+}
+
+/// Of the caller who has the most, and more than they keep, the one where nothing has happened for longest.
+fn quietest_of_the_greediest(connections: &BTreeMap<u64, Arc<Activity>>, keeps: usize) -> Option<u64> {
+    let mut callers: HashMap<&str, Vec<(Instant, u64)>> = HashMap::new();
+    for (number, activity) in connections {
+        if let Some(who) = activity.proven() {
+            callers.entry(who).or_default().push((activity.quiet_since(), *number));
+        }
+    }
+    let most = callers.into_values().max_by_key(Vec::len).filter(|most| most.len() > keeps)?;
+    most.into_iter().min().map(|(_, number)| number)
+}
+
 /// A peer is an IPv4 address or an IPv6 /64: who has one address of those has them all.
 fn peer(address: IpAddr) -> Prefix {
     let address = Address::from(address).canonical();
@@ -141,7 +163,7 @@ mod tests {
     use super::*;
     use crate::http::Patience;
 
-    const ROOM: Room = Room { connections: 4, per_peer: 2, rate: (1, 3), peers: 8 };
+    const ROOM: Room = Room { connections: 4, per_peer: 2, per_caller: 2, rate: (1, 3), peers: 8 };
 
     fn activity() -> Arc<Activity> {
         Activity::new(Patience::REMOTE)
@@ -175,7 +197,7 @@ mod tests {
         let now = Nanos::from_secs(10);
         let all: Vec<_> = (0..4).map(|_| activity()).collect();
         let from = |n: u8| IpAddr::from([192, 0, 2, n]);
-        all[0].prove();
+        all[0].prove(|| "0".to_owned());
         let mut places = Vec::new();
         for (n, one) in (0..).zip(&all) {
             let (place, turned_out) = doors.enter(from(n), one, now).unwrap();
@@ -189,12 +211,33 @@ mod tests {
         assert_eq!(doors.open(), 4);
         doors.leave(&places[1], now);
         assert_eq!(doors.open(), 4, "its place was taken already");
-        all[2].prove();
-        all[3].prove();
-        late.prove();
+        all[2].prove(|| "2".to_owned());
+        all[3].prove(|| "3".to_owned());
+        late.prove(|| "9".to_owned());
         assert_eq!(doors.enter(from(10), &activity(), now), Err(Refused::Full));
         doors.leave(&places[0], now);
         assert!(doors.enter(from(10), &activity(), now).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_does_not_keep_all_places() {
+        let mut doors = Doors::new(ROOM);
+        let now = Nanos::from_secs(10);
+        let from = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let all: Vec<_> = (0..4).map(|_| activity()).collect();
+        for (n, one) in (0..).zip(&all) {
+            doors.enter(from(n), one, now).unwrap();
+            one.prove(|| if n == 0 { "token:work" } else { "token:lost" }.to_owned());
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        // Something is going on there.
+        all[1].begin();
+        let late = activity();
+        assert!(doors.enter(from(8), &late, now).unwrap().1);
+        let told = tokio::time::timeout(std::time::Duration::from_secs(1), all[2].turned_out()).await;
+        assert!(told.is_ok(), "another one had to go");
+        late.prove(|| "token:other".to_owned());
+        assert_eq!(doors.enter(from(9), &activity(), now), Err(Refused::Full), "two are what one may keep");
     }
 
     #[tokio::test]

@@ -145,7 +145,7 @@ impl Gate {
                 let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
                 let (certificate, now) = (certificate.as_deref(), (self.clock)());
                 let principal = self.access.authenticate(*peer, certificate, authorization, now)?;
-                activity.prove();
+                activity.prove(|| principal.actor());
                 Ok(principal)
             }
         }
