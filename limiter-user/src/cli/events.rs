@@ -43,3 +43,51 @@ pub(super) fn line(out: &mut impl Write, event: &Event) -> io::Result<()> {
     }
     writeln!(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Action;
+    use crate::control::protocol::Happened;
+
+    #[test]
+    fn an_event_is_a_line() {
+        let check = |event: Event, expected: &str| {
+            let mut out = Vec::new();
+            line(&mut out, &event).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), format!("2026-01-01T12:00:00Z {expected}\n"));
+        };
+        let event = |event| Event {
+            at: "2026-01-01T12:00:00Z".to_owned(),
+            event,
+            action: Action::Block,
+            count: 2,
+            prefixes: vec!["192.0.2.7".to_owned(), "2001:db8::/32".to_owned()],
+            owner: None,
+            actor: None,
+            reason: None,
+            expires: None,
+            why: None,
+        };
+        check(event(Happened::Expired), "block expired 192.0.2.7 2001:db8::/32");
+        check(
+            Event { count: 22, ..event(Happened::Removed) },
+            "block removed 192.0.2.7 2001:db8::/32 and 20 more",
+        );
+        check(Event { prefixes: Vec::new(), ..event(Happened::Expired) }, "block expired 2 more");
+        let added = Event {
+            action: Action::Allow,
+            owner: Some("app:shop".to_owned()),
+            actor: Some("token:k3f7a2xq".to_owned()),
+            expires: Some("2026-01-01T13:00:00Z".to_owned()),
+            reason: Some("a \"b\"\n\u{1b}[31m".to_owned()),
+            ..event(Happened::Added)
+        };
+        check(
+            added,
+            r#"allow added 192.0.2.7 2001:db8::/32 owner=app:shop actor=token:k3f7a2xq until=2026-01-01T13:00:00Z reason="a \"b\"\n\u{1b}[31m""#,
+        );
+        let refused = Event { why: Some("192.0.2.7 is protected".to_owned()), ..event(Happened::Refused) };
+        check(refused, r#"block refused 192.0.2.7 2001:db8::/32 why="192.0.2.7 is protected""#);
+    }
+}

@@ -8,6 +8,7 @@ use limiter_common::Prefix;
 use tempfile::TempDir;
 
 use super::*;
+use crate::control::protocol::Happened;
 use crate::dataplane::Change;
 use crate::dataplane::memory::MemoryDataplane;
 use crate::store::Store;
@@ -257,12 +258,25 @@ async fn claims_expire_and_are_taken_out() {
     let for_a_minute = AddRequest { seconds: Some(60), ..asked(&["192.0.2.7", "192.0.2.0/24"]) };
     handle.add(Action::Block, for_a_minute, uid()).await.unwrap();
     handle.add(Action::Block, asked(&["192.0.2.8"]), uid()).await.unwrap();
+    let mut events = handle.events().listen();
     SECONDS.store(1_059, Ordering::Relaxed);
     assert_eq!(claims(&handle, Action::Block).await.len(), 3);
     SECONDS.store(1_060, Ordering::Relaxed);
     assert_eq!(claims(&handle, Action::Block).await.len(), 1);
     until(&handle, "expiry", |summary| summary.blocks == 1).await;
     assert_eq!(setup.lists(), ["192.0.2.8 b"]);
+    // Together, or one after the other.
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let event =
+            tokio::time::timeout(Duration::from_secs(20), events.recv()).await.expect("told").unwrap();
+        assert_eq!((event.event, event.action), (Happened::Expired, Action::Block));
+        assert_eq!((event.count, &event.expires), (event.prefixes.len() as u64, &None));
+        told.extend(event.prefixes.clone());
+    }
+    told.sort();
+    assert_eq!(told, ["192.0.2.0/24", "192.0.2.7"]);
+    assert!(events.try_recv().is_err(), "nothing else happened");
 }
 
 /// The wall clock is set back by years and the daemon restarted; then the machine is.

@@ -292,4 +292,39 @@ mod tests {
         assert!(parse::<serde_json::Value>(deep(MAX_DEPTH).as_bytes()).is_ok());
         assert!(parse::<serde_json::Value>(deep(MAX_DEPTH + 1).as_bytes()).is_err());
     }
+
+    /// A stream from the network that comes at so many bytes a second: why it was given up, and after how long. A minute of
+    /// it is enough.
+    async fn paced(bytes: u64) -> Option<(String, Duration)> {
+        let body = futures_util::stream::unfold((), move |()| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let piece = vec![b'x'; usize::try_from(bytes).unwrap()];
+            Some((Ok::<_, std::convert::Infallible>(piece), ()))
+        });
+        let bounds = Bounds::remote(Room::default(), None);
+        let body = Body::from_stream(body);
+        let mut pieces = Pieces::new(&HeaderMap::new(), body, &bounds, bounds.list).unwrap();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(60) {
+            if let Err(refusal) = pieces.next().await {
+                assert_eq!(refusal.problem.status, 408);
+                return Some((refusal.problem.detail, begun.elapsed()));
+            }
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_has_to_keep_up_its_pace() {
+        for (bytes, longest) in [(1, 9), (100, 10), (512, 17)] {
+            let (why, took) = paced(bytes).await.expect("it is too slow");
+            assert!(why.contains("at least 1024 bytes a second"), "{why}");
+            assert!(
+                took >= Duration::from_secs(8) && took <= Duration::from_secs(longest),
+                "{bytes}: {took:?}"
+            );
+        }
+        assert_eq!(paced(1024).await, None);
+        assert_eq!(paced(100_000).await, None);
+    }
 }

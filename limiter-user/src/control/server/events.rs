@@ -84,7 +84,13 @@ impl Listener {
         let lasts = self.principal.caps.expires.is_none_or(|expires| expires > now);
         lasts
             && match &self.principal.kind {
-                Kind::Token { id, .. } => self.shared.backend.access.tokens().find(id, now).is_some(),
+                Kind::Token { id, .. } => self
+                    .shared
+                    .backend
+                    .access
+                    .tokens()
+                    .find(id, now)
+                    .is_some_and(|token| token.revoked.is_none()),
                 Kind::Socket { .. } | Kind::Certificate { .. } | Kind::Jwt { .. } => true,
             }
     }

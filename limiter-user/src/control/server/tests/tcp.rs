@@ -419,6 +419,41 @@ async fn the_client_speaks_over_the_network() {
     network.end().await;
 }
 
+/// Who listens hears nothing more from the moment that their token is not good.
+#[tokio::test]
+async fn a_revoked_token_hears_nothing_more() {
+    let network = Network::new().await;
+    let mut listeners = Vec::new();
+    for _ in 0..2 {
+        let token = network.token("read");
+        let stream = network.connect(tls::HTTP_1_1).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let answer = sender.send_request(request(&token, "GET", "/v1/events", "")).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        listeners.push((token, answer.into_body(), sender));
+    }
+    let next = async |body: &mut hyper::body::Incoming| {
+        let frame =
+            tokio::time::timeout(Duration::from_secs(10), body.frame()).await.expect("a frame or the end");
+        frame.map(|frame| String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap())
+    };
+    for (_, body, _) in &mut listeners {
+        assert_eq!(next(body).await.as_deref(), Some(": limiter\n\n"));
+    }
+    network.fixture.client.add(Action::Block, &add(&["192.0.2.7"])).await.unwrap();
+    for (_, body, _) in &mut listeners {
+        assert!(next(body).await.is_some_and(|event| event.contains("192.0.2.7")));
+    }
+    let id = listeners[0].0.split('_').nth(1).unwrap();
+    network.fixture.access.tokens().revoke(id, noon().wall).unwrap();
+    network.fixture.client.add(Action::Block, &add(&["192.0.2.8"])).await.unwrap();
+    assert_eq!(next(&mut listeners[0].1).await, None, "the stream has ended, and not with the event");
+    assert!(next(&mut listeners[1].1).await.is_some_and(|event| event.contains("192.0.2.8")));
+    drop(listeners);
+    network.end().await;
+}
+
 /// Somebody who opens requests and gives them up at once (CVE-2023-44487).
 #[tokio::test]
 async fn rapid_resets_end_the_connection() {
