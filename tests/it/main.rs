@@ -1,5 +1,6 @@
 //! All end-to-end tests, one module for each feature. They need root; see [`limiter_tests`].
 
+mod access;
 mod api;
 mod cli;
 mod client;

@@ -138,14 +138,31 @@ impl Session {
         self.0.get_mut().finish()
     }
 
-    /// The next answer; `None` if the connection was closed instead.
+    /// The next answer; `None` if the connection was closed instead. Of an answer without end, only the headers.
     pub(crate) fn reply(&mut self) -> Result<Option<Reply>> {
         let Some(mut reply) = self.head()? else { return Ok(None) };
+        let endless = reply.header("content-type") == Some("text/event-stream");
+        if reply.header("transfer-encoding") == Some("chunked") && !endless {
+            loop {
+                let size = self.line()?.context("the answer broke off")?;
+                let size =
+                    usize::from_str_radix(&size, 16).with_context(|| format!("not a chunk: {size:?}"))?;
+                reply.body += &self.text(size)?;
+                ensure!(self.line()?.is_some_and(|line| line.is_empty()), "the chunk has no end");
+                if size == 0 {
+                    return Ok(Some(reply));
+                }
+            }
+        }
         let length = reply.header("content-length").map(str::parse).transpose()?.unwrap_or(0);
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).context("the answer broke off")?;
-        reply.body = String::from_utf8(body)?;
+        reply.body = self.text(length)?;
         Ok(Some(reply))
+    }
+
+    fn text(&mut self, length: usize) -> Result<String> {
+        let mut text = vec![0; length];
+        self.0.read_exact(&mut text).context("the answer broke off")?;
+        Ok(String::from_utf8(text)?)
     }
 
     /// The next answer without its body, and without those that announce it.
