@@ -5,6 +5,7 @@ mod api;
 mod cli;
 mod client;
 mod damage;
+mod danger;
 mod dataplane;
 mod disk;
 mod durable;
