@@ -9,7 +9,8 @@ use std::time::UNIX_EPOCH;
 
 use limiter_common::Nanos;
 
-use super::{Job, Worker};
+use super::Worker;
+use super::long::Job;
 use crate::blocklist::{Claim, Edit, Key, Owner};
 use crate::config::Action;
 use crate::control::protocol::UnconfirmedChange;

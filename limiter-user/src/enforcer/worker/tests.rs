@@ -5,11 +5,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
+use limiter_common::{Address, Prefix};
+
 use super::*;
-use crate::config;
-use crate::control::protocol::AddRequest;
+use crate::config::lists::Parsed;
+use crate::config::{self, Action};
+use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest, RemoveResponse};
 use crate::dataplane::memory::MemoryDataplane;
-use crate::dataplane::{ApplyError, Writer};
+use crate::dataplane::{ApplyError, Change, Writer};
+use crate::enforcer::{ImportOptions, Parameters};
+use crate::telemetry::DECISION;
 
 fn clock() -> Now {
     Now { boot: Nanos::from_secs(1_000), wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) }
