@@ -6,9 +6,13 @@
 //! takes nothing off.
 
 mod interfaces;
+mod lifelines;
 pub mod options;
+mod prepared;
+mod reload;
 mod service;
 mod source;
+mod standing;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,31 +20,31 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use limiter_common::abi::ABI_VERSION;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::access::Authenticator;
 use crate::audit::Trail;
 use crate::config::{Access, Config};
-use crate::control::peers::Operators;
-use crate::control::protocol::{Detached, Problem, ProblemKind, Reloaded, Status, TableStatus, rfc3339};
-use crate::control::server::{self, App, Backend, Request, Socket, Tcp};
+use crate::control::protocol::{Detached, Problem, ProblemKind};
+use crate::control::server::{self, App, Backend, Request, Tcp};
 use crate::daemon::interfaces::{DetachError, Interfaces};
+use crate::daemon::lifelines::gather_lifelines;
 use crate::daemon::options::Options;
-use crate::daemon::source::{Source, keep_fixed};
+use crate::daemon::prepared::Prepared;
+use crate::daemon::reload::{ListsReloaded, ReloadReply};
+use crate::daemon::source::Source;
 use crate::dataplane::Reader;
-use crate::dataplane::kernel::{self, Dataplane, OpenOptions};
-use crate::enforcer::{self, Parameters, Summary};
+use crate::dataplane::kernel::{Dataplane, OpenOptions};
+use crate::enforcer::{self, Parameters};
 use crate::heap;
 use crate::hook::{self, Hooks};
 use crate::host::Lifelines;
 use crate::http::stopped;
 use crate::links::Changed;
 use crate::metrics::{self, DaemonState, LastReload};
-use crate::privileges::{self, Needs};
 use crate::{host, links, telemetry};
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h): starting again does not help.
@@ -52,8 +56,6 @@ const EXIT_CHECK: u8 = 2;
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Events come in bursts: the first look is this much later.
 const SETTLE: Duration = Duration::from_millis(30);
-/// Between two questions after this machine's addresses, however often they change.
-const LIFELINES_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at the keys of issuers.
 const TEND: Duration = Duration::from_secs(60);
 /// The file of the tokens, in the directory of the state.
@@ -117,35 +119,6 @@ fn check(config: Result<Config, Vec<String>>) -> ExitCode {
     // Nobody reads it: the exit code remains.
     drop(outcome);
     exit
-}
-
-/// What takes privileges that the daemon does not keep.
-struct Prepared {
-    operators: Operators,
-    socket: Socket,
-    hooks: Vec<hook::Prepared>,
-    /// What an operator should know of it, as sentences.
-    notes: Vec<String>,
-}
-
-impl Prepared {
-    /// Does it, then gives up the privileges.
-    fn new(options: &Options, config: &Config) -> anyhow::Result<Self> {
-        let mut notes = Vec::new();
-        // Nobody is the wiser if the machine stays without protection for a group.
-        let operators = Operators::new(&config.control).unwrap_or_else(|error| {
-            notes.push(format!("only root may use the control socket: {error:#}, and restart the daemon"));
-            Operators::default()
-        });
-        kernel::prepare(&config.pins_directory)?;
-        let socket = server::bind(&config.control.socket, operators)?;
-        let hooks = hook::prepare(&config.hooks);
-
-        let listen = config.api.iter().flat_map(|api| api.listen.iter().copied()).chain(config.metrics);
-        let kept = privileges::reduce(Needs::new(listen, options.replace).kept())?;
-        tracing::info!("privileges are given up, but for {}", privileges::names(kept));
-        Ok(Self { operators, socket, hooks, notes })
-    }
 }
 
 /// Starts everything, and returns when it was told to stop.
@@ -307,8 +280,6 @@ async fn end(mut task: JoinHandle<()>) {
     }
 }
 
-type ReloadReply = oneshot::Sender<Result<Reloaded, Problem>>;
-
 /// What the loop owns.
 struct Daemon {
     source: Source,
@@ -349,21 +320,6 @@ struct Daemon {
     gather_at: Option<Instant>,
     /// The lists have to be checked against them.
     lists_due: bool,
-}
-
-/// Who wants the lists to be read again.
-enum Cause {
-    /// A reload, for whoever waits for the answer; `None` for a signal.
-    Configuration { needs_restart: Vec<String>, replies: Vec<Option<ReloadReply>> },
-    /// The machine has other lifelines than before.
-    Lifelines,
-}
-
-/// The enforcer has taken over a configuration; the interfaces are next.
-struct ListsReloaded {
-    config: Arc<Config>,
-    outcome: Result<Vec<String>, enforcer::Error>,
-    cause: Cause,
 }
 
 impl Daemon {
@@ -461,270 +417,6 @@ impl Daemon {
                 },
                 items: failed,
             }),
-        }
-    }
-
-    /// Reads the configuration. If it is good, the enforcer takes it over next to this loop, which goes on.
-    fn begin_reload(&mut self, replies: Vec<Option<ReloadReply>>) {
-        if self.under_way {
-            self.waiting.extend(replies);
-            return;
-        }
-        service::reloading();
-        let config = match tokio::task::block_in_place(|| self.source.load()) {
-            Ok(config) => config,
-            Err(problems) => {
-                let problem = Problem {
-                    // Not the request is wrong, but a file.
-                    kind: ProblemKind::Failed,
-                    title: "configuration refused".to_owned(),
-                    status: 422,
-                    detail: "the configuration has problems; the former one stays in force".to_owned(),
-                    items: problems,
-                };
-                self.refuse_reload(replies, problem);
-                return;
-            }
-        };
-        let (config, needs_restart) = keep_fixed(&self.config, config);
-        self.reload_lists(Arc::new(config), Cause::Configuration { needs_restart, replies });
-    }
-
-    fn reload_lists(&mut self, config: Arc<Config>, cause: Cause) {
-        self.under_way = true;
-        // Whatever the cause, the enforcer asks for the lifelines again.
-        self.lists_due = false;
-        let (enforcer, finished) = (self.enforcer.clone(), self.finished.clone());
-        tokio::spawn(async move {
-            let outcome = enforcer.reload(Arc::clone(&config)).await;
-            // The loop is gone: so is whoever asked.
-            let _ = finished.send(ListsReloaded { config, outcome, cause }).await;
-        });
-    }
-
-    fn gather_soon(&mut self) {
-        self.gather_at.get_or_insert_with(|| Instant::now() + LIFELINES_PAUSE);
-    }
-
-    /// The files are not watched, but looked at regularly.
-    fn check_resolvers(&mut self) {
-        let written = host::resolvers_written();
-        if written != self.resolvers_written || self.lifelines.is_none() {
-            self.resolvers_written = written;
-            self.gather_soon();
-        }
-    }
-
-    /// At boot, the machine has neither addresses nor a gateway when the lists are read: what a list names of them must
-    /// not stay blocked.
-    fn check_lifelines(&mut self) {
-        self.gather_at = None;
-        let lifelines = tokio::task::block_in_place(gather_lifelines);
-        if lifelines.is_none() {
-            // Those that were known stay guarded.
-            self.gather_at = Some(Instant::now() + CHECK_INTERVAL);
-            return;
-        }
-        if lifelines == self.lifelines {
-            return;
-        }
-        self.lifelines = lifelines;
-        self.lists_due = true;
-        self.check_lists();
-    }
-
-    fn check_lists(&mut self) {
-        if self.lists_due && !self.under_way {
-            tracing::info!(
-                "this machine's addresses, gateways or DNS servers have changed: checking the lists"
-            );
-            self.reload_lists(Arc::clone(&self.config), Cause::Lifelines);
-        }
-    }
-
-    fn finish_reload(&mut self, reloaded: ListsReloaded) {
-        self.under_way = false;
-        let ListsReloaded { config, outcome, cause } = reloaded;
-        match cause {
-            Cause::Configuration { needs_restart, replies } => {
-                self.finish_configuration(config, needs_restart, outcome, replies);
-            }
-            Cause::Lifelines => self.finish_lifelines(outcome),
-        }
-        if !self.waiting.is_empty() {
-            let waiting = std::mem::take(&mut self.waiting);
-            self.begin_reload(waiting);
-        }
-        self.check_lists();
-    }
-
-    fn finish_lifelines(&mut self, outcome: Result<Vec<String>, enforcer::Error>) {
-        match outcome {
-            Ok(changes) => {
-                for change in changes {
-                    tracing::warn!("{change}");
-                }
-            }
-            Err(error) => {
-                tracing::error!("the lists could not be checked against this machine's addresses: {error}");
-                // The next check finds them different, and tries again.
-                self.lifelines = None;
-            }
-        }
-        self.publish();
-    }
-
-    fn finish_configuration(
-        &mut self,
-        config: Arc<Config>,
-        needs_restart: Vec<String>,
-        outcome: Result<Vec<String>, enforcer::Error>,
-        replies: Vec<Option<ReloadReply>>,
-    ) {
-        match outcome {
-            Ok(mut changes) => {
-                self.config = config;
-                let interfaces = &mut self.interfaces;
-                let wanted = &self.config.interfaces;
-                let configured = tokio::task::block_in_place(|| interfaces.configure(wanted, Instant::now()));
-                changes.extend(configured.changes);
-                let mut problems = configured.problems;
-                let access = &self.access;
-                tokio::task::block_in_place(|| configure(access, &self.config));
-                if let (Some(tcp), Some(api)) = (&mut self.tcp, &self.config.api)
-                    && let Err(problem) = tcp.reload(api)
-                {
-                    problems.push(problem);
-                }
-                changes.extend(needs_restart.iter().cloned());
-                self.needs_restart = needs_restart;
-                self.reload = LastReload { successful: true, succeeded_at: host::now().wall };
-                self.reload_problem = None;
-                for change in &changes {
-                    tracing::info!("reload: {change}");
-                }
-                for problem in &problems {
-                    tracing::error!("reload: {problem}");
-                }
-                tracing::info!("reloaded");
-                for reply in replies.into_iter().flatten() {
-                    let (changes, problems) = (changes.clone(), problems.clone());
-                    let _ = reply.send(Ok(Reloaded { changes, problems }));
-                }
-            }
-            Err(error) => {
-                let mut problem = Problem::from(error);
-                problem.items.insert(0, problem.detail);
-                problem.detail = "the configuration could not be applied".to_owned();
-                self.refuse_reload(replies, problem);
-            }
-        }
-        self.publish();
-        service::ready(&self.headline);
-    }
-
-    fn refuse_reload(&mut self, replies: Vec<Option<ReloadReply>>, problem: Problem) {
-        tracing::error!("reload: {}", problem.detail);
-        for item in &problem.items {
-            tracing::error!("reload: {item}");
-        }
-        self.reload.successful = false;
-        self.reload_problem = Some(format!("{}: {}", problem.detail, problem.items.join("; ")));
-        for reply in replies.into_iter().flatten() {
-            let _ = reply.send(Err(problem.clone()));
-        }
-        self.publish();
-        service::ready(&self.headline);
-    }
-
-    /// Tells metrics, the service manager and the log what is different.
-    fn publish(&mut self) {
-        let interfaces = self.interfaces.statuses();
-        let protected = interfaces.iter().filter(|interface| interface.protected).count();
-        let summary = self.enforcer.summary().borrow().clone();
-        let ready = self.ready(&summary);
-        let headline = format!(
-            "{}: {protected} of {} interfaces protected, {} prefixes blocked, {} allowed",
-            if ready { "ready" } else { "NOT READY, see limiter status" },
-            interfaces.len(),
-            summary.blocks,
-            summary.allows
-        );
-        if ready != self.was_ready || self.headline.is_empty() {
-            if ready {
-                tracing::info!("{headline}");
-            } else {
-                tracing::error!("{headline}");
-            }
-        }
-        if headline != self.headline {
-            service::status(&headline);
-        }
-        self.was_ready = ready;
-        self.readiness.send_if_modified(|former| std::mem::replace(former, ready) != ready);
-        self.headline = headline;
-
-        let state = DaemonState { started: self.started, interfaces, reload: self.reload };
-        self.published.send_if_modified(|published| {
-            let modified = **published != state;
-            if modified {
-                *published = Arc::new(state);
-            }
-            modified
-        });
-    }
-
-    fn ready(&self, summary: &Summary) -> bool {
-        // A list that has its last good content is loaded.
-        let missing = summary.lists.iter().any(|list| list.problem.is_some() && list.entries == 0);
-        self.interfaces.ready() && !missing && summary.missing == 0
-    }
-
-    fn status(&self) -> Status {
-        let summary = self.enforcer.summary().borrow().clone();
-        let tables = self.reader.capacities().into_iter().map(|table| TableStatus {
-            table: table.table.to_owned(),
-            entries: summary
-                .tables
-                .iter()
-                .find(|(name, _)| *name == table.table)
-                .map_or(0, |(_, count)| *count),
-            capacity: u64::from(table.capacity),
-        });
-        let mut warnings = self.notes.clone();
-        warnings.extend(self.metrics_problem.borrow().clone());
-        warnings.extend(self.tcp.iter().flat_map(Tcp::problems));
-        warnings.extend(self.hooks.problems());
-        warnings.extend(self.access.warnings());
-        warnings.extend(self.trail.problem());
-        warnings.extend(self.reload_problem.clone());
-        warnings.extend(self.needs_restart.iter().cloned());
-        warnings.extend(summary.warnings.iter().cloned());
-        Status {
-            ready: self.ready(&summary),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            abi: ABI_VERSION,
-            pid: std::process::id(),
-            started: rfc3339(self.started),
-            interfaces: self.interfaces.statuses(),
-            blocks: summary.blocks,
-            allows: summary.allows,
-            not_in_force: summary.missing,
-            tables: tables.collect(),
-            lists: summary.lists.clone(),
-            warnings,
-        }
-    }
-}
-
-/// `None` if the kernel does not answer, which is told.
-fn gather_lifelines() -> Option<Lifelines> {
-    match Lifelines::gather() {
-        // That somebody has logged in or out is no reason to read the lists again.
-        Ok(lifelines) => Some(Lifelines { sessions: Vec::new(), ..lifelines }),
-        Err(error) => {
-            tracing::warn!("this machine's own addresses are not known: {error:#}");
-            None
         }
     }
 }
