@@ -11,6 +11,7 @@ mod backoff;
 mod caps;
 mod certificate;
 mod digest;
+mod fetch;
 mod jwt;
 mod keys;
 mod names;

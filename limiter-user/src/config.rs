@@ -22,7 +22,7 @@ use limiter_common::abi::Limits;
 use crate::audit;
 use crate::reports::Policy;
 
-pub use access::{Access, Client, ClientName, OAuth, Role};
+pub use access::{Access, Client, ClientName, Jwks, KeysUrl, OAuth, Role};
 pub use api::Api;
 pub use escalation::Escalation;
 pub use hooks::Hook;

@@ -170,6 +170,7 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
     let access = Arc::new(Authenticator::open(&config.state_directory.join(TOKENS)));
     configure(&access, &config);
     let tending = tokio::spawn(tend(Arc::clone(&access), stopping.clone()));
+    let fetching = tokio::spawn(fetch_keys(Arc::clone(&access), stopping.clone()));
     let access_too = Arc::clone(&access);
     let (readiness, ready) = watch::channel(false);
     let trail = Trail::open(config.audit.clone(), started).context("cannot start the audit trail")?;
@@ -233,7 +234,7 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
     drop(daemon);
 
     stop.send_replace(true);
-    servers.push(tending);
+    servers.extend([tending, fetching]);
     servers.extend(tcp.into_iter().flat_map(Tcp::into_listeners));
     servers.extend(hooks.into_tasks());
     for server in servers {
@@ -268,6 +269,14 @@ async fn tend(access: Arc<Authenticator>, mut stop: watch::Receiver<bool>) {
         if stopping {
             return;
         }
+    }
+}
+
+/// Fetches the keys of issuers that are behind a URL, until the daemon stops.
+async fn fetch_keys(access: Arc<Authenticator>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        () = access.fetch_keys() => {}
+        () = stopped(&mut stop) => {}
     }
 }
 

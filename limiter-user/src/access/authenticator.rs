@@ -7,22 +7,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use limiter_common::{Address, Prefix};
+use tokio::sync::Notify;
 
 use super::authorization::{self, Credential};
 use super::backoff::Backoff;
 use super::caps::Caps;
 use super::certificate::Certificate;
+use super::fetch;
 use super::jwt::{self, Rejected};
 use super::keys::Keys;
 use super::principal::{Kind, Principal};
 use super::quota::{OverQuota, Quotas};
 use super::scope::Scopes;
 use super::tokens::{TokenRefused, Tokens};
-use crate::config::{Access, OAuth};
+use crate::config::{Access, Jwks, KeysUrl, OAuth};
 use crate::enforcer::Now;
 
-/// The largest file of keys.
-const LONGEST_KEYS: u64 = 1 << 20;
+/// The largest set of keys, in bytes.
+const LONGEST_KEYS: u32 = 1 << 20;
+/// Keys behind a URL are fetched again after so long.
+const FRESH: Duration = Duration::from_secs(5 * 60);
+/// And after so long if that failed.
+const RETRY: Duration = Duration::from_secs(30);
+/// Between two attempts in any case: anybody can show a JWT with a key that is not known.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Knows all who may come, and what they have used of their quotas.
 #[derive(Debug)]
@@ -33,6 +41,8 @@ pub struct Authenticator {
     roles: RwLock<Arc<Roles>>,
     /// Held by the one who changes the roles, from what they were to what they become.
     configuring: Mutex<()>,
+    /// Somebody needs keys that are behind a URL.
+    wanted: Notify,
     backoff: Mutex<Backoff>,
     quotas: Mutex<Quotas>,
 }
@@ -123,6 +133,7 @@ impl Authenticator {
             warning,
             roles: RwLock::default(),
             configuring: Mutex::default(),
+            wanted: Notify::new(),
             backoff: Mutex::new(Backoff::new()),
             quotas: Mutex::new(Quotas::new()),
         }
@@ -144,26 +155,66 @@ impl Authenticator {
     pub fn configure(&self, access: &Access, protected: &[Prefix]) {
         let configuring = self.configuring();
         self.replace(&configuring, access, protected);
+        self.wanted.notify_one();
+    }
+
+    /// Fetches keys that are behind a URL: now and then, and when a JWT names one that is not known. Never ends.
+    pub async fn fetch_keys(&self) {
+        let mut patience = RETRY;
+        loop {
+            // An error means that nobody asked for it before.
+            let _ = tokio::time::timeout(patience, self.wanted.notified()).await;
+            let roles = self.roles();
+            let Some(OAuth { jwks: Jwks::Url(url), .. }) = &roles.access.oauth else { continue };
+            let fetched = fetch::fetch(url, LONGEST_KEYS as usize).await;
+            let keys = fetched.and_then(|bytes| Keys::parse(&bytes).map_err(|error| error.to_string()));
+            patience = if keys.is_ok() { FRESH } else { RETRY };
+            self.take(url, keys.map_err(|why| format!("api.oauth: cannot use the keys at {url}: {why}")));
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// What was fetched from `url`, if that is where keys come from still.
+    fn take(&self, url: &KeysUrl, fetched: Result<Keys, String>) {
+        let _configuring = self.configuring();
+        let former = self.roles();
+        let Some(oauth) = &former.access.oauth else { return };
+        if !matches!(&oauth.jwks, Jwks::Url(still) if still == url) {
+            return;
+        }
+        let (keys, problem) = former.kept_unless(fetched, oauth);
+        if let Some(problem) = problem.as_ref().filter(|problem| former.problem.as_ref() != Some(problem)) {
+            tracing::warn!("{problem}");
+        }
+        if problem.is_none() && (former.problem.is_some() || former.keys != keys) {
+            tracing::info!("the keys of {} were fetched from {url}", oauth.issuer);
+        }
+        let (access, protected) = (former.access.clone(), former.protected.clone());
+        self.set(Roles { access, keys, problem, protected });
+    }
+
+    fn set(&self, roles: Roles) {
+        *self.roles.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roles);
     }
 
     fn replace(&self, _: &MutexGuard<'_, ()>, access: &Access, protected: &[Prefix]) {
         let former = self.roles();
-        let same_issuer =
-            |oauth: &&OAuth| former.access.oauth.as_ref().is_some_and(|former| former.issuer == oauth.issuer);
         let (keys, problem) = match &access.oauth {
             None => (Keys::default(), None),
-            Some(oauth) => match read_keys(&oauth.jwks) {
-                Ok(keys) => (keys, None),
-                Err(why) => match Some(oauth).filter(same_issuer).map(|_| former.keys.clone()) {
-                    Some(keys) if keys != Keys::default() => {
-                        (keys, Some(format!("{why}; those of before are used")))
-                    }
-                    _ => (Keys::default(), Some(format!("{why}; no JWT is accepted"))),
-                },
+            Some(oauth) => match &oauth.jwks {
+                Jwks::File(path) => former.kept_unless(read_keys(path), oauth),
+                // They come later.
+                Jwks::Url(_)
+                    if former.access.oauth.as_ref().is_some_and(|former| former.has_keys_of(oauth)) =>
+                {
+                    (former.keys.clone(), former.problem.clone())
+                }
+                Jwks::Url(url) => {
+                    (Keys::default(), Some(format!("api.oauth: no JWT is accepted before {url} was fetched")))
+                }
             },
         };
-        let roles = Roles { access: access.clone(), keys, problem, protected: protected.to_vec() };
-        *self.roles.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roles);
+        self.set(Roles { access: access.clone(), keys, problem, protected: protected.to_vec() });
     }
 
     /// What is to be done every minute: the keys are read again, and what is known of the use of tokens is written.
@@ -215,6 +266,10 @@ impl Authenticator {
             }
             Ok(Credential::Jwt(jwt)) => roles.subject_of(jwt, peer, now),
         };
+        if outcome == Err(Unauthenticated::Jwt(Rejected::NoKey)) {
+            // The issuer may have a new one.
+            self.wanted.notify_one();
+        }
         match &outcome {
             Ok(_) => self.backoff().succeeded(peer),
             Err(error) if error.is_a_guess() && !protected => self.backoff().failed(peer, now.boot),
@@ -249,7 +304,27 @@ impl Authenticator {
     }
 }
 
+impl OAuth {
+    /// Whether its keys are from where those of `other` are.
+    fn has_keys_of(&self, other: &Self) -> bool {
+        (&self.issuer, &self.jwks) == (&other.issuer, &other.jwks)
+    }
+}
+
 impl Roles {
+    /// The keys that were read; if they could not be, those of before, if they are of the same issuer. And what operators
+    /// should know of it.
+    fn kept_unless(&self, read: Result<Keys, String>, oauth: &OAuth) -> (Keys, Option<String>) {
+        let same_issuer = self.access.oauth.as_ref().is_some_and(|former| former.issuer == oauth.issuer);
+        match read {
+            Ok(keys) => (keys, None),
+            Err(why) if same_issuer && self.keys != Keys::default() => {
+                (self.keys.clone(), Some(format!("{why}; those of before are used")))
+            }
+            Err(why) => (Keys::default(), Some(format!("{why}; no JWT is accepted"))),
+        }
+    }
+
     fn bearer_of(&self, certificate: &Certificate, peer: IpAddr) -> Result<Principal, Unauthenticated> {
         let client = certificate.find(&self.access.clients).ok_or(Unauthenticated::NoRole)?;
         if !client.caps.admit(Address::from(peer)) {
@@ -290,7 +365,7 @@ fn read_keys(path: &PathBuf) -> Result<Keys, String> {
     let mut contents = Vec::new();
     let file = std::fs::File::open(path)
         .map_err(|error| failed(&format_args!("{error}{}", crate::privileges::hint(&error))))?;
-    file.take(LONGEST_KEYS).read_to_end(&mut contents).map_err(|error| failed(&error))?;
+    file.take(LONGEST_KEYS.into()).read_to_end(&mut contents).map_err(|error| failed(&error))?;
     Keys::parse(&contents).map_err(|error| failed(&error))
 }
 

@@ -1,5 +1,6 @@
 //! `[[api.client]]` and `[api.oauth]`: who may do what over TCP, beside the bearers of tokens.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use super::reader::{Table, Value};
 use crate::access::{Caps, Scope, Scopes, Width};
 use crate::duration::Lifetime;
 
+/// Whom Debian and its relatives trust.
+const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The longest name, issuer, audience or scope of others.
 const MAX_TEXT: usize = 512;
 
@@ -56,9 +59,65 @@ pub struct OAuth {
     pub issuer: String,
     /// What must be in `aud`.
     pub audience: String,
-    /// A file with the issuer's public keys as a JWK set (RFC 7517 section 5).
-    pub jwks: PathBuf,
+    pub jwks: Jwks,
     pub roles: Vec<Role>,
+}
+
+/// Where the issuer's public keys are, as a JWK set (RFC 7517 section 5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Jwks {
+    File(PathBuf),
+    Url(KeysUrl),
+}
+
+/// `https://HOST[:PORT]/PATH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeysUrl {
+    url: hyper::Uri,
+    /// PEM: who vouches for the server.
+    pub ca: PathBuf,
+}
+
+impl KeysUrl {
+    /// `None` if it is not of that form.
+    #[must_use]
+    pub fn new(text: &str, ca: PathBuf) -> Option<Self> {
+        let url: hyper::Uri = text.parse().ok()?;
+        let authority = url.authority()?.as_str();
+        let host = url.host().filter(|host| !host.is_empty())?;
+        let https = url.scheme_str() == Some("https") && !authority.contains('@');
+        let port = url.port_u16().is_some_and(|port| port != 0) || !authority[host.len()..].contains(':');
+        (https && port).then_some(Self { url, ca })
+    }
+
+    /// A name or an address, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.url.port_u16().unwrap_or(443)
+    }
+
+    /// Host and port, as they are written.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.url.authority().map_or("", |authority| authority.as_str())
+    }
+
+    /// Path and query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.url.path_and_query().map_or("/", |path| path.as_str())
+    }
+}
+
+impl fmt::Display for KeysUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
 }
 
 /// What a word in `scope` of a JWT is good for.
@@ -138,16 +197,10 @@ fn oauth(value: &Value<'_>) -> Option<OAuth> {
     let mut required = |key, what: &str| table.required(key, what).and_then(|value| text(&value, what));
     let issuer = required("issuer", "who issues the tokens, like \"https://login.example.net\"");
     let audience = required("audience", "what the tokens are for, like \"limiter\"");
-    let what = "a file with the issuer's keys, like \"/etc/limiter/jwks.json\"";
-    let jwks = table.required("jwks", what).and_then(|value| {
-        if value.as_string().is_some_and(|text| text.starts_with("https://")) {
-            value.problem(format!(
-                "keys are not fetched from a URL yet: have a timer download it, and name {what}"
-            ));
-            return None;
-        }
-        path(&value, what)
-    });
+    let what = "a file with the issuer's keys, like \"/etc/limiter/jwks.json\", or its https:// URL";
+    let jwks = table.required("jwks", what);
+    let ca = table.optional("jwks_ca");
+    let jwks = jwks.and_then(|value| jwks_of(&value, ca.as_ref(), what));
     let mut words: Vec<String> = Vec::new();
     let roles: Vec<Role> =
         table.tables("role").into_iter().filter_map(|table| role(table, &mut words)).collect();
@@ -159,6 +212,30 @@ fn oauth(value: &Value<'_>) -> Option<OAuth> {
     }
     table.finish();
     Some(OAuth { issuer: issuer?, audience: audience?, jwks: jwks?, roles })
+}
+
+fn jwks_of(value: &Value<'_>, ca: Option<&Value<'_>>, what: &str) -> Option<Jwks> {
+    let ca_file = match ca {
+        Some(ca) => path(ca, "a file of certificates, like \"/etc/limiter/login.pem\"")?,
+        None => PathBuf::from(SYSTEM_CA),
+    };
+    match value.as_string() {
+        Some(text) if text.contains("://") => {
+            let url = KeysUrl::new(text, ca_file).map(Jwks::Url);
+            if url.is_none() {
+                value.problem(format!(
+                    "{text:?} is no URL of keys, like \"https://login.example.net/jwks.json\""
+                ));
+            }
+            url
+        }
+        _ => {
+            if let Some(ca) = ca {
+                ca.problem("is for keys at a URL; leave it out, or let jwks begin with https://");
+            }
+            path(value, what).map(Jwks::File)
+        }
+    }
 }
 
 fn role(mut table: Table<'_>, taken: &mut Vec<String>) -> Option<Role> {

@@ -573,7 +573,8 @@ fn problems_of_access() {
             ),
         ),
         ("nothing of an issuer", oauth("")),
-        ("a URL", oauth(&format!("{keys}jwks = \"https://x/jwks\"\nrole = []"))),
+        ("a URL", oauth(&format!("{keys}jwks = \"http://x/jwks\"\nrole = []"))),
+        ("whom to trust for a file", oauth(&format!("{keys}jwks = \"/jwks\"\njwks_ca = \"/ca\"\nrole = []"))),
         (
             "roles",
             oauth(&format!(
@@ -583,4 +584,33 @@ fn problems_of_access() {
     ];
     let cases: Vec<(&str, &str)> = cases.iter().map(|(name, text)| (*name, text.as_str())).collect();
     check("problems_of_access", &cases);
+}
+
+#[test]
+fn urls_of_keys() {
+    let parts = |text: &str| {
+        let url = KeysUrl::new(text, "/ca.pem".into())?;
+        Some(format!("{} {} {} {}", url.host(), url.port(), url.authority(), url.path()))
+    };
+    for (text, expected) in [
+        ("https://login.example.net/jwks.json", "login.example.net 443 login.example.net /jwks.json"),
+        ("https://login.example.net:8443/a?b=c", "login.example.net 8443 login.example.net:8443 /a?b=c"),
+        ("https://[2001:db8::1]:1/", "2001:db8::1 1 [2001:db8::1]:1 /"),
+        ("https://192.0.2.1", "192.0.2.1 443 192.0.2.1 /"),
+    ] {
+        assert_eq!(parts(text).as_deref(), Some(expected));
+    }
+    for text in [
+        "",
+        "/jwks",
+        "http://login.example.net/",
+        "https://",
+        "https:///jwks",
+        "https://a:0/",
+        "https://a:65536/",
+        "https://user:secret@login.example.net/",
+        "https://a b/",
+    ] {
+        assert_eq!(parts(text), None, "{text:?}");
+    }
 }

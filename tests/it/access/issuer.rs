@@ -75,8 +75,10 @@ impl Issuer {
         }
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", part(&json!({"alg": "ES256", "kid": self.id})), part(&claims));
-        let signature =
-            self.key.sign(&SystemRandom::new(), message.as_bytes()).map_err(|_| anyhow!("no signature"))?;
+        let signature = self
+            .key
+            .sign(&SystemRandom::new(), message.as_bytes())
+            .map_err(|error| anyhow!("no signature: {error}"))?;
         Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }

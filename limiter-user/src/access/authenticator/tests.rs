@@ -68,7 +68,7 @@ impl Fixture {
             oauth: Some(OAuth {
                 issuer: ISSUER.to_owned(),
                 audience: AUDIENCE.to_owned(),
-                jwks: self.jwks(),
+                jwks: Jwks::File(self.jwks()),
                 roles: vec![
                     role("limiter:report", "report", ten_minutes),
                     role(

@@ -17,7 +17,7 @@ use super::*;
 use crate::access::issuer::{AUDIENCE, ISSUER, Issuer};
 use crate::access::tokens::Wanted;
 use crate::access::{Caps, Scope};
-use crate::config::{Access, Api, OAuth, Role};
+use crate::config::{Access, Api, Jwks, OAuth, Role};
 use crate::control::client::{Remote, Token};
 use crate::tls::{self, Pin, Trust};
 
@@ -60,7 +60,7 @@ impl Network {
         let scopes = [Scope::Admin].into_iter().collect();
         let role = Role { scope: "limiter:report".to_owned(), scopes, caps: Caps::default() };
         let (issuer_name, audience) = (ISSUER.to_owned(), AUDIENCE.to_owned());
-        let oauth = OAuth { issuer: issuer_name, audience, jwks, roles: vec![role] };
+        let oauth = OAuth { issuer: issuer_name, audience, jwks: Jwks::File(jwks), roles: vec![role] };
         let access = Access { clients: Vec::new(), oauth: Some(oauth) };
         self.fixture.access.configure(&access, &["127.0.0.0/8".parse().unwrap()]);
         issuer
