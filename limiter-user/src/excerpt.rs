@@ -1,12 +1,14 @@
 //! Texts of others, as far as they are kept.
 
+use crate::secrets;
+
 /// Bytes that a text of a caller may have: a reason, a category, an account.
 pub(crate) const LONGEST: usize = 256;
 
-/// What fits into `longest` bytes, at the boundary of a character, without control characters.
+/// What fits into `longest` bytes, at the boundary of a character, without control characters and secrets.
 pub(crate) fn of(text: &str, longest: usize) -> String {
     let mut kept = String::with_capacity(longest.min(text.len()));
-    for c in text.chars().filter(|c| !c.is_control()) {
+    for c in secrets::hidden(text).chars().filter(|c| !c.is_control()) {
         if kept.len() + c.len_utf8() > longest {
             break;
         }
@@ -25,5 +27,6 @@ mod tests {
         assert_eq!(of(&"ä".repeat(300), LONGEST).len(), LONGEST);
         assert_eq!(of(&format!("a{}", "ä".repeat(300)), LONGEST).len(), LONGEST - 1);
         assert_eq!(of("ä", 1), "");
+        assert_eq!(of(&format!("lmt_k3f7a2xq_{}", "5".repeat(64)), 20), "lmt_k3f7a2xq_…");
     }
 }

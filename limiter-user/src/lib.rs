@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod prefixes;
 mod privileges;
 pub mod reports;
+mod secrets;
 mod sha256;
 mod socket_file;
 pub mod store;

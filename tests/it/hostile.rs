@@ -189,3 +189,62 @@ fn ten_thousand_hostile_connections() {
         Ok(())
     });
 }
+
+/// Bodies have 64 MiB of memory, whoever sends them: who finds it taken is told to come again.
+#[test]
+fn large_bodies_share_their_room() {
+    /// Bytes of a body.
+    const LARGE: usize = 1 << 20;
+    /// So many have room.
+    const ROOM: u32 = 64;
+    const BODIES: u32 = ROOM + 6;
+    in_lab("room", |lab| {
+        lab.outside.ip(&format!("route add local {NETWORK}/16 dev lo"))?;
+        lab.host.ip(&format!("route add {NETWORK}/16 via {}", OUTSIDE.v4))?;
+        let (mut daemon, pin) = remote::prepare(lab, "", "")?;
+        remote::launch(&mut daemon)?;
+        // A caller has 32 requests at a time.
+        let token = |_| daemon.cli.ok("token create --name test --scope block:host");
+        let tokens: Vec<String> = (0..4).map(token).collect::<Result<_>>()?;
+        let config = remote::client(pin, b"http/1.1")?;
+        let begin = |n: u32| -> Result<Session> {
+            let from = Ipv4Addr::from(u32::from(NETWORK) + n);
+            let mut session = Session::open_from(from, Arc::clone(&config))?;
+            let token = tokens[usize::try_from(n)? % tokens.len()].trim();
+            let head = format!(
+                "POST /v1/blocks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {LARGE}\r\n\r\n"
+            );
+            // Who is refused while they send may not hear it.
+            let length = if n > ROOM { 1000 } else { LARGE - 1 };
+            session.send(head.as_bytes())?;
+            session.send(&vec![b' '; length])?;
+            Ok(session)
+        };
+        let before = daemon.memory()?;
+        forget_peak(&daemon)?;
+        lab.outside.enter(|| {
+            let mut sessions = (1..=BODIES).map(begin).collect::<Result<Vec<_>>>()?;
+            let mut statuses = BTreeMap::new();
+            // The last ones come too late, and hear it at once. What is not refused waits for its last byte.
+            for (n, session) in sessions.iter_mut().enumerate().rev() {
+                if n < usize::try_from(ROOM)? {
+                    let _ = session.send(b" ");
+                }
+                let status = session.head()?.map_or(0, |reply| reply.status);
+                *statuses.entry(status).or_insert(0) += 1;
+            }
+            println!(
+                "{BODIES} bodies of {LARGE} bytes: {statuses:?}; {} KiB more at most",
+                (peak(&daemon)? - before) >> 10
+            );
+            // 400: it has come as a whole, and is not JSON.
+            ensure!(statuses == BTreeMap::from([(400, ROOM), (503, BODIES - ROOM)]), "{statuses:?}");
+            drop(sessions);
+            let mut last = begin(1)?;
+            last.send(b" ")?;
+            let status = last.head()?.map(|reply| reply.status);
+            ensure!(status == Some(400), "the room is not given back: {status:?}");
+            Ok(())
+        })
+    });
+}

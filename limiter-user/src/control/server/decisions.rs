@@ -9,6 +9,7 @@ use crate::audit::Event;
 use crate::config::Action;
 use crate::control::protocol::Happened;
 use crate::enforcer::events;
+use crate::secrets;
 use crate::telemetry::DECISION;
 
 /// Prefixes that are named in an event; of larger requests only the number is told.
@@ -54,6 +55,7 @@ impl Decision<'_> {
 
     /// It was refused.
     pub(super) async fn refused(&self, shared: &Shared, why: &str) {
+        let why = &*secrets::hidden(why);
         if !self.change.ends_with("-dry-run") {
             self.tell_refused(shared, why);
         }

@@ -1,6 +1,7 @@
 //! Problems on their way out (RFC 9457). All of them look alike, whoever refuses: they are written by one layer, which
 //! knows the request's id.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use crate::access::{OverQuota, Unauthenticated};
 use crate::control::protocol::{Problem, ProblemKind};
 use crate::enforcer;
+use crate::secrets;
 
 /// An answer that is a problem.
 #[derive(Debug, Clone)]
@@ -157,7 +159,14 @@ struct Told<'a> {
 /// Gives a response its body, if it is a refusal.
 pub(super) fn written(mut response: Response, request_id: &str) -> Response {
     let Some(refusal) = response.extensions_mut().remove::<Refusal>() else { return response };
-    let told = Told { problem: &refusal.problem, request_id };
+    let mut problem = refusal.problem;
+    // Some repeat what they were sent.
+    for text in std::iter::once(&mut problem.detail).chain(&mut problem.items) {
+        if let Cow::Owned(without) = secrets::hidden(text) {
+            *text = without;
+        }
+    }
+    let told = Told { problem: &problem, request_id };
     // Strings and numbers can always be written.
     let body = serde_json::to_vec(&told).unwrap_or_default();
     *response.body_mut() = Body::from(body);
