@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::{setup, shell, workspace};
 
 /// The targets, in the order in which they run.
-const TARGETS: [&str; 6] = ["parse", "decide", "limits", "config", "tokens", "hook"];
+const TARGETS: [&str; 7] = ["parse", "decide", "limits", "config", "tokens", "hook", "api"];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args)]
