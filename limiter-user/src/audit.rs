@@ -29,6 +29,9 @@ const NAMED: usize = 100;
 /// Records that wait for being written; who has more to say waits.
 const QUEUE: usize = 1024;
 
+/// The daemon itself, as an actor.
+pub const DAEMON: &str = "limiterd";
+
 /// Where the trail is kept, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {

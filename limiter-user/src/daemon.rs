@@ -10,6 +10,7 @@ mod lifelines;
 pub mod options;
 mod prepared;
 mod reload;
+mod rollbacks;
 mod service;
 mod source;
 mod standing;
@@ -183,6 +184,10 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
         access,
         trail: trail.clone(),
     };
+    if let Some(rolled_back) = enforcer.rollbacks() {
+        // Ends with the enforcer.
+        tokio::spawn(rollbacks::record(rolled_back, trail.clone()));
+    }
     let app = App::new(backend);
     let mut servers = vec![tokio::spawn(server::serve(socket, operators, app.clone(), stopping.clone()))];
     let tcp = config.api.as_ref().map(|api| Tcp::start(api, &app, &stopping));

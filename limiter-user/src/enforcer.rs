@@ -15,11 +15,12 @@ mod worker;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, SystemTime};
 
 use limiter_common::abi::Entry;
 use limiter_common::{Address, Nanos, Prefix};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 
 use crate::blocklist::Owner;
@@ -86,7 +87,8 @@ pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
     let (publish, summary) = watch::channel(Arc::default());
     let peers = parameters.peers;
     let events = Events::default();
-    let (worker, started) = Worker::new(parameters, publish, events.clone())?;
+    let (rollbacks, rolled_back) = tokio::sync::mpsc::unbounded_channel();
+    let (worker, started) = Worker::new(parameters, publish, events.clone(), rollbacks)?;
     // What was read and compared is large, and gone only now.
     heap::give_back();
     // The thread ends by itself, after `shutdown` or with the last handle; see `Worker::run`.
@@ -95,7 +97,8 @@ pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
         // Everything is closed by now. An error means that nobody waits any more.
         let _ = waits.map(|waits| waits.send(()));
     })?;
-    Ok((Handle { to_worker, summary, peers, events }, started))
+    let rolled_back = Arc::new(Mutex::new(Some(rolled_back)));
+    Ok((Handle { to_worker, summary, peers, events, rolled_back }, started))
 }
 
 /// Who asks. Whether they may is the control server's business, but for what needs an operator.
@@ -318,9 +321,32 @@ pub struct Handle {
     summary: watch::Receiver<Arc<Summary>>,
     peers: fn() -> anyhow::Result<Vec<Address>>,
     events: Events,
+    rolled_back: Arc<Mutex<Option<UnboundedReceiver<RolledBack>>>>,
+}
+
+/// A change that nobody confirmed in time, and that was taken back.
+#[derive(Debug, Clone)]
+pub struct RolledBack {
+    /// `block.add`.
+    pub what: Arc<str>,
+    pub owner: String,
+    /// Who had asked for it.
+    pub actor: Arc<str>,
+    /// Of what was taken back, at most 100.
+    pub prefixes: Vec<Prefix>,
+    pub count: u64,
+    /// What was claimed until then.
+    pub before: Option<String>,
 }
 
 impl Handle {
+    /// The changes that are rolled back, those of the start among them; for the first who asks.
+    #[must_use]
+    pub fn rollbacks(&self) -> Option<UnboundedReceiver<RolledBack>> {
+        // Nothing panics while it is locked.
+        self.rolled_back.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What happens to the lists, whoever asked for it.
     #[must_use]
     pub fn events(&self) -> &Events {

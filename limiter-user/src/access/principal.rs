@@ -46,6 +46,8 @@ pub enum Need {
     Report,
     Block(Option<Entry>),
     Allow(Option<Entry>),
+    /// To keep a change of one's own, a block or an allow.
+    Confirm,
     Config,
     Admin,
 }
@@ -55,6 +57,8 @@ pub enum Need {
 pub enum Denied {
     /// None of the scopes is this one.
     Scope(Scope),
+    /// There is none to block or to allow.
+    Change,
     /// Wider than the scopes or the cap say.
     TooWide { prefix: Prefix, widest: Width },
     /// Longer than the cap says.
@@ -66,6 +70,9 @@ impl fmt::Display for Denied {
         match self {
             Self::Scope(Scope::Block(_)) => f.write_str(
                 "that needs the scope block:host or block:prefix/N, which the caller does not have",
+            ),
+            Self::Change => f.write_str(
+                "that needs the scope block:host, block:prefix/N or allow, none of which the caller has",
             ),
             Self::Scope(scope) => write!(f, "that needs the scope {scope}, which the caller does not have"),
             Self::TooWide { prefix, widest } => {
@@ -102,6 +109,8 @@ impl Principal {
         match need {
             Need::Read => self.have(Scope::Read),
             Need::Report => self.have(Scope::Report),
+            Need::Confirm if self.scopes.width().is_some() => Ok(()),
+            Need::Confirm => self.have(Scope::Allow).or(Err(Denied::Change)),
             Need::Config => self.have(Scope::Config),
             Need::Admin => self.have(Scope::Admin),
             Need::Block(entry) => {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Link, Options, Record, stamp};
+use super::{DAEMON, Event, Link, Options, Record, stamp};
 
 /// The file that is written.
 pub(super) const CURRENT: &str = "audit.jsonl";
@@ -17,8 +17,6 @@ pub(super) const CURRENT: &str = "audit.jsonl";
 pub(super) const HEAD: &str = "audit.head";
 /// Longer than any record.
 const MAX_LINE: u64 = 1 << 17;
-/// The daemon itself, as an actor.
-const DAEMON: &str = "limiterd";
 
 /// The last record of the trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

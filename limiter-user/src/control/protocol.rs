@@ -82,6 +82,9 @@ pub struct AddResponse {
     /// The change that has to be confirmed, if it was asked for and anything is different.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<String>,
+    /// What was claimed before, for the audit trail alone.
+    #[serde(skip)]
+    pub before: Option<String>,
 }
 
 /// A block whose time depends on those before.
@@ -139,6 +142,9 @@ pub struct RemoveResponse {
     /// The change that has to be confirmed, if it was asked for and anything is different.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<String>,
+    /// What was claimed before, for the audit trail alone.
+    #[serde(skip)]
+    pub before: Option<String>,
 }
 
 /// One owner's word on one prefix.

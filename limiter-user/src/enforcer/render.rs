@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use limiter_common::Nanos;
+use limiter_common::{Nanos, Prefix};
 
 use super::Now;
-use crate::blocklist::{self, Blocklist, Ladder, Offence, Offender, Owner};
+use crate::blocklist::{self, Blocklist, Edit, Ladder, Offence, Offender, Owner, Terms};
 use crate::config::Action;
 use crate::control::protocol;
 
@@ -54,6 +54,37 @@ impl Now {
     pub fn past(self, then: Nanos) -> String {
         let ago = Duration::from_nanos(self.boot.saturating_sub(then).0);
         time(Some(self.wall.checked_sub(ago).unwrap_or(UNIX_EPOCH)))
+    }
+}
+
+/// Claims that are told one by one of what was there before a change.
+const FEW: usize = 4;
+
+/// What was claimed before edits that these `undo`, of what has not expired; `None` if nothing was.
+pub(super) fn before(undo: &[Edit], now: Now) -> Option<String> {
+    let former = undo.iter().filter_map(|edit| match edit {
+        Edit::Set(claim) if claim.terms.until > now.boot => Some(claim),
+        Edit::Set(_) | Edit::Remove(_) => None,
+    });
+    let count = former.clone().count();
+    few(former.map(|claim| word(claim.key.prefix, claim.terms.until, &claim.terms, now)), count)
+}
+
+/// The first of `words`, and how many others there are.
+pub(super) fn few(words: impl Iterator<Item = String>, count: usize) -> Option<String> {
+    let mut told: Vec<String> = words.take(FEW).collect();
+    if count > told.len() {
+        told.push(format!("and {} more", count - told.len()));
+    }
+    (!told.is_empty()).then(|| told.join(", "))
+}
+
+/// `192.0.2.1 until 2027-01-01T00:00:00Z (reason)`.
+pub(super) fn word(prefix: Prefix, until: Nanos, terms: &Terms, now: Now) -> String {
+    let until = ends(until, now).map_or_else(|| "for good".to_owned(), |end| format!("until {end}"));
+    match &terms.reason {
+        Some(reason) => format!("{prefix} {until} ({reason})"),
+        None => format!("{prefix} {until}"),
     }
 }
 

@@ -23,11 +23,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use limiter_common::Nanos;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
 
 use super::install::Installer;
 use super::lists::Listed;
-use super::{Caller, Command, Error, Events, Now, Reply, Summary};
+use super::{Caller, Command, Error, Events, Now, Reply, RolledBack, Summary};
 use crate::admission::Guards;
 use crate::admission::brake::Brake;
 use crate::blocklist::{Blocklist, Key, Offences, Owner, OwnerId};
@@ -75,6 +76,7 @@ pub(super) struct Worker {
     warnings: Vec<String>,
     publish: watch::Sender<Arc<Summary>>,
     pub(super) events: Events,
+    rollbacks: UnboundedSender<RolledBack>,
     /// Long requests that wait for their turn.
     waiting: VecDeque<Long>,
     /// The one that is being worked on.

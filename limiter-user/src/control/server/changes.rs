@@ -68,7 +68,7 @@ async fn added(
         return Err(decision.recorded(shared, refusal).await);
     }
     let outcome = shared.backend.enforcer.add(action, request, caller.claims_as()?).await;
-    let changed = |done: &AddResponse| (changes(done), until(seconds, done));
+    let changed = |done: &AddResponse| (changes(done), done.before.clone(), until(seconds, done));
     let mut done = decided(&decision, shared, outcome, changed).await?;
     done.cuts = told(caller, done.cuts);
     Ok(done)
@@ -104,7 +104,8 @@ async fn removed(
     }
     let outcome = shared.backend.enforcer.remove(action, request, caller.claims_as()?).await;
     let removed = |done: &RemoveResponse| if done.dry_run { 0 } else { done.removed };
-    let changed = |done: &RemoveResponse| (removed(done), format!("removed {}", done.removed));
+    let changed =
+        |done: &RemoveResponse| (removed(done), done.before.clone(), format!("removed {}", done.removed));
     let mut done = decided(&decision, shared, outcome, changed).await?;
     done.cuts = told(caller, done.cuts);
     Ok(done)
@@ -168,7 +169,7 @@ pub(super) async fn import(
         dry_run: query.dry_run,
     };
     let outcome = shared.backend.enforcer.import(Action::Block, parsed, options, caller.claims_as()?).await;
-    let changed = |done: &AddResponse| (changes(done), until(query.seconds, done));
+    let changed = |done: &AddResponse| (changes(done), done.before.clone(), until(query.seconds, done));
     let mut done = decided(&decision, &shared, outcome, changed).await?;
     done.cuts = told(&caller, done.cuts);
     Ok(Json(done))
@@ -284,13 +285,13 @@ async fn decided<T>(
     decision: &Decision<'_>,
     shared: &Shared,
     outcome: Result<T, enforcer::Error>,
-    changed: impl FnOnce(&T) -> (u64, String),
+    changed: impl FnOnce(&T) -> (u64, Option<String>, String),
 ) -> Result<T, Refusal> {
     match outcome {
         Ok(done) => {
             match changed(&done) {
-                (0, _) => {}
-                (changed, after) => decision.done(shared, changed, after).await,
+                (0, ..) => {}
+                (changed, before, after) => decision.done(shared, changed, before, after).await,
             }
             Ok(done)
         }

@@ -31,9 +31,9 @@ pub(super) struct Decision<'a> {
 }
 
 impl Decision<'_> {
-    /// It was done, and changed `changed` prefixes; `after` says how. Texts of callers are fields, which both formats of
-    /// the log escape.
-    pub(super) async fn done(&self, shared: &Shared, changed: u64, after: String) {
+    /// It was done, and changed `changed` prefixes; `before` and `after` say how. Texts of callers are fields, which both
+    /// formats of the log escape.
+    pub(super) async fn done(&self, shared: &Shared, changed: u64, before: Option<String>, after: String) {
         tracing::info!(
             target: DECISION,
             action = self.action.label(),
@@ -49,7 +49,7 @@ impl Decision<'_> {
             "decided"
         );
         let what = self.what();
-        let event = Event { count: changed, after: Some(after), ..self.event(&what) };
+        let event = Event { count: changed, before, after: Some(after), ..self.event(&what) };
         record::done(shared, self.caller, event).await;
     }
 

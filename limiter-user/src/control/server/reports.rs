@@ -151,7 +151,9 @@ async fn counted(shared: &Shared, caller: &Caller, reports: Vec<Report>) -> Resu
     match outcome {
         Ok(response) => {
             if response.blocks > 0 {
-                decision.done(shared, response.blocks, format!("of {} reports", response.counted)).await;
+                decision
+                    .done(shared, response.blocks, None, format!("of {} reports", response.counted))
+                    .await;
             }
             if let Some(first) = response.items.first() {
                 let why = format!("{} refused, the first: {first}", response.refused);

@@ -88,7 +88,7 @@ pub(super) fn routes() -> Routes {
         .post("/v1/reload", Need::Config, reload)
         .post("/v1/detach", Need::Admin, detach)
         .get("/v1/changes", Need::Read, confirm::list)
-        .post("/v1/changes/{id}/confirm", Need::Block(None), confirm::confirm)
+        .post("/v1/changes/{id}/confirm", Need::Confirm, confirm::confirm)
         .get("/v1/tokens", Need::Admin, tokens::list)
         .post("/v1/tokens", Need::Admin, tokens::create)
         .post("/v1/tokens/{id}/revoke", Need::Admin, tokens::revoke)

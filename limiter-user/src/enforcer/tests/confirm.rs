@@ -122,3 +122,56 @@ async fn what_somebody_says_meanwhile_stays() {
     assert_eq!(setup.lists(), ["192.0.2.1 b", "192.0.2.2 b1600", "192.0.2.3 b"]);
     assert_eq!(handle.changes().await.unwrap(), []);
 }
+
+/// A change that was rolled back is over: it does not come back over what is said later, nor over a restart.
+#[tokio::test]
+async fn what_is_claimed_after_a_rollback_stays() {
+    clock!(SECONDS, clock);
+    let setup = Setup::new();
+    let handle = setup.start_at(clock, BOOT);
+    let mut rollbacks = handle.rollbacks().unwrap();
+    let prefixes = ["192.0.2.1", "192.0.2.2"];
+    handle
+        .add(Action::Block, AddRequest { seconds: Some(600), ..asked(&prefixes[..1]) }, uid())
+        .await
+        .unwrap();
+    handle.add(Action::Block, waiting(asked(&prefixes), 60), uid()).await.unwrap();
+    SECONDS.fetch_add(60, Ordering::Relaxed);
+    handle.changes().await.unwrap();
+    rolled_back(&handle).await;
+    let told = rollbacks.try_recv().unwrap();
+    assert_eq!((&*told.what, &*told.owner, &*told.actor, told.count), ("block.add", "operator", "uid:7", 2));
+    assert_eq!(told.before.as_deref(), Some("192.0.2.1 for good, 192.0.2.2 for good"));
+    assert_eq!(setup.lists(), ["192.0.2.1 b1600"]);
+    handle.add(Action::Block, asked(&prefixes), uid()).await.unwrap();
+    for _ in 0..2 {
+        handle.shutdown().await;
+        SECONDS.fetch_add(3600, Ordering::Relaxed);
+        let handle = setup.start_at(clock, BOOT);
+        assert_eq!(setup.lists(), ["192.0.2.1 b", "192.0.2.2 b"]);
+        assert_eq!(handle.changes().await.unwrap(), []);
+        assert!(handle.rollbacks().unwrap().try_recv().is_err());
+        handle.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_claimed_before_is_told() {
+    let setup = Setup::new();
+    let handle = setup.start();
+    let first = AddRequest { reason: Some("scan".to_owned()), seconds: Some(60), ..asked(&["192.0.2.1"]) };
+    assert_eq!(handle.add(Action::Block, first, uid()).await.unwrap().before, None);
+    let more = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
+    let was = "192.0.2.1 until 2023-11-14T22:31:00Z (scan)";
+    let added = handle.add(Action::Block, asked(&more), uid()).await.unwrap();
+    assert_eq!(added.before.as_deref(), Some(was));
+    let list = config::lists::parse(b"192.0.2.1\n192.0.2.7\n");
+    let options = ImportOptions { seconds: Some(60), ..ImportOptions::default() };
+    let imported = handle.import(Action::Block, list, options, uid()).await.unwrap();
+    assert_eq!(imported.before.as_deref(), Some("192.0.2.1 for good"));
+    let removed = handle.remove(Action::Block, gone(&more), uid()).await.unwrap();
+    let was = "192.0.2.1 until 2023-11-14T22:31:00Z, 192.0.2.2 for good, 192.0.2.3 for good, 192.0.2.4 for good, and 2 more";
+    assert_eq!(removed.before.as_deref(), Some(was));
+    let gone = handle.remove(Action::Block, gone(&more), uid()).await.unwrap();
+    assert_eq!(gone.before, None);
+}

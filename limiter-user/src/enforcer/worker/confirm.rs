@@ -9,12 +9,12 @@ use std::time::UNIX_EPOCH;
 
 use limiter_common::Nanos;
 
-use super::Worker;
 use super::long::Job;
+use super::{TOLD, Worker};
 use crate::blocklist::{Claim, Edit, Key, Owner};
 use crate::config::Action;
 use crate::control::protocol::UnconfirmedChange;
-use crate::enforcer::{Caller, Error};
+use crate::enforcer::{Caller, Error, RolledBack, render};
 use crate::store::{NotStored, Unconfirmed, Undo, Write};
 use crate::telemetry::DECISION;
 
@@ -219,6 +219,15 @@ impl Worker {
             let outcome = self.list.apply(edits);
             self.kernel.apply_what_fits(outcome.changes, &[], &self.list);
             self.tell_changed(&outcome.undo);
+            // An error means that nobody keeps a trail.
+            let _ = self.rollbacks.send(RolledBack {
+                what: Arc::clone(&change.what),
+                owner: change.owner.to_string(),
+                actor: Arc::clone(&change.actor),
+                prefixes: outcome.undo.iter().map(|edit| edit.key().prefix).take(TOLD).collect(),
+                count: outcome.undo.len() as u64,
+                before: render::before(&outcome.undo, now),
+            });
             if let Err(NotStored(why)) = self.store.commit(&writes, now) {
                 tracing::warn!("change {} is rolled back, but that is not stored yet: {why}", change.id);
             }

@@ -14,7 +14,7 @@ use crate::blocklist::{Claim, Claimed, Edit, Key, Owner, OwnerId, Terms, actor, 
 use crate::config::Action;
 use crate::config::lists::Parsed;
 use crate::control::protocol::{AddResponse, Happened};
-use crate::enforcer::{Caller, Error, ImportOptions, Rehearsal, Reply, events, lists, render};
+use crate::enforcer::{Caller, Error, ImportOptions, Now, Rehearsal, Reply, events, lists, render};
 use crate::prefixes::Prefixes;
 use crate::store::NotStored;
 
@@ -86,6 +86,13 @@ impl Undo {
                 self.former.push((until, terms));
             }
         }
+    }
+
+    /// What was claimed before.
+    fn before(&self, now: Now) -> Option<String> {
+        let changed = self.changed.part(0, self.changed.len()).zip(&self.former);
+        let words = changed.map(|(prefix, (until, terms))| render::word(prefix, *until, terms, now));
+        render::few(words, self.former.len())
     }
 
     /// The number of edits.
@@ -298,7 +305,8 @@ impl Worker {
 
     /// Answers an import that is done.
     pub(super) fn end_import(&self, import: Import) {
-        let Import { admitted, asked, response, undo, reply, .. } = import;
+        let Import { admitted, asked, mut response, undo, reply, .. } = import;
+        response.before = undo.before((self.clock)());
         if undo.len() > 0 && !response.dry_run {
             self.events.tell(|| {
                 let now = (self.clock)();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use limiter_common::{Nanos, Prefix};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use super::{PART, RECOVERED, Worker};
@@ -15,7 +16,7 @@ use crate::blocklist::{Blocklist, Claim, Edit, Key, Offences, Offender, Owner, r
 use crate::config::Escalation;
 use crate::dataplane::Change;
 use crate::enforcer::install::Installer;
-use crate::enforcer::{Events, Now, Parameters, Started, Summary, lists, render};
+use crate::enforcer::{Events, Now, Parameters, RolledBack, Started, Summary, lists, render};
 use crate::reports::Reports;
 use crate::store::{NotStored, Record, Repeat, Store};
 
@@ -24,6 +25,7 @@ impl Worker {
         parameters: Parameters,
         publish: watch::Sender<Arc<Summary>>,
         events: Events,
+        rollbacks: UnboundedSender<RolledBack>,
     ) -> anyhow::Result<(Self, Started)> {
         let Parameters { writer, config, boot_id, clock, lifelines, peers: _ } = parameters;
         let begun = clock();
@@ -68,6 +70,7 @@ impl Worker {
             warnings: opened.warnings,
             publish,
             events,
+            rollbacks,
             waiting: VecDeque::new(),
             work: None,
             stopping: None,

@@ -42,7 +42,7 @@ fn started_over(directory: &Path, clock: fn() -> Now, writer: Box<dyn Writer>) -
         peers: || Ok(Vec::new()),
     };
     let (publish, _) = watch::channel(Arc::default());
-    Worker::new(parameters, publish, Events::default()).unwrap().0
+    Worker::new(parameters, publish, Events::default(), tokio::sync::mpsc::unbounded_channel().0).unwrap().0
 }
 
 /// What a single request would do, with a commit of its own.

@@ -97,6 +97,8 @@ pub(super) struct Unanswered {
     former: Vec<(Offender, Option<Offence>)>,
     /// The change that waits for being confirmed.
     change: Option<u64>,
+    /// What was claimed before.
+    before: Option<String>,
     /// What is not rolled back any more.
     released: Released,
     /// Nothing has to be stored, neither of this request nor of one before that it relies on.
@@ -223,8 +225,9 @@ impl Worker {
                 key.owner == owner && key.action == action && admitted.prefixes().contains(key.prefix)
             });
         }
-        let unanswered = self.begin(together, effect, planned, relies)?;
+        let mut unanswered = self.begin(together, effect, planned, relies)?;
         response.change = unanswered.change.map(|id| id.to_string());
+        response.before = unanswered.before.take();
         Ok((Some(unanswered), response))
     }
 
@@ -290,8 +293,9 @@ impl Worker {
                 whose && key.action == action && prefixes.contains(key.prefix)
             });
         }
-        let unanswered = self.begin(together, effect, planned, relies)?;
+        let mut unanswered = self.begin(together, effect, planned, relies)?;
         response.change = unanswered.change.map(|id| id.to_string());
+        response.before = unanswered.before.take();
         let unanswered = Some(unanswered);
         if let (Some(_), Some(why)) = (&self.unseen, self.store.problem())
             && !response.missing.is_empty()
@@ -432,7 +436,8 @@ impl Worker {
         together.prefixes.extend(keys);
         together.writes.append(&mut writes);
         together.deferred |= effect != Effect::AtOnce;
-        Ok(Unanswered { effect, outcome, former, change: id, released, idle })
+        let before = render::before(&outcome.undo, (self.clock)());
+        Ok(Unanswered { effect, outcome, former, change: id, before, released, idle })
     }
 
     /// What the store has to know of an offender.
@@ -494,7 +499,7 @@ impl Worker {
 
     /// Does what can be done without the disk.
     fn refuse(&mut self, request: Unanswered, why: &str) -> Result<(), Error> {
-        let Unanswered { effect, outcome, former, change, released, idle } = request;
+        let Unanswered { effect, outcome, former, change, released, idle, before: _ } = request;
         if idle {
             return Ok(());
         }

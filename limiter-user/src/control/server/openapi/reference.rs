@@ -38,9 +38,12 @@ pub(super) fn reference(description: &Value, order: &[(&str, &str)]) -> String {
 }
 
 fn operation_of(text: &mut String, method: &str, path: &str, operation: &Value) -> std::fmt::Result {
-    let scope = match operation["security"][0]["token"][0].as_str() {
-        Some(scope) => format!("Scope `{scope}`."),
-        None => "For anybody.".to_owned(),
+    let ways = operation["security"].as_array().into_iter().flatten();
+    let scopes: Vec<String> =
+        ways.filter_map(|way| way["token"][0].as_str()).map(|scope| format!("`{scope}`")).collect();
+    let scope = match scopes.is_empty() {
+        false => format!("Scope {}.", scopes.join(" or ")),
+        true => "For anybody.".to_owned(),
     };
     writeln!(
         text,

@@ -50,15 +50,22 @@ fn needs() -> BTreeMap<Name, Option<Need>> {
     routes::routes().known.into_iter().map(|(method, path, need)| ((method, path), need)).collect()
 }
 
-fn scope(need: Need) -> &'static str {
+/// Each of them is enough.
+fn scopes(need: Need) -> &'static [&'static str] {
     match need {
-        Need::Read => "read",
-        Need::Report => "report",
-        Need::Block(_) => "block:host",
-        Need::Allow(_) => "allow",
-        Need::Config => "config",
-        Need::Admin => "admin",
+        Need::Read => &["read"],
+        Need::Report => &["report"],
+        Need::Block(_) => &["block:host"],
+        Need::Allow(_) => &["allow"],
+        Need::Confirm => &["block:host", "allow"],
+        Need::Config => &["config"],
+        Need::Admin => &["admin"],
     }
+}
+
+fn security(need: Need) -> Value {
+    let ways = |scope: &&str| [json!({"token": [scope]}), json!({"certificate": [scope]})];
+    scopes(need).iter().flat_map(ways).collect()
 }
 
 fn object(name: &str) -> Value {
@@ -72,7 +79,11 @@ fn content(of: &[(&str, Value)]) -> Value {
 fn described(operation: &Operation, need: Option<Need>) -> Value {
     let mut parameters = Vec::new();
     for name in operation.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
-        let about = if name == "id" { "Of the token." } else { "As `192.0.2.7` or `2001:db8::1`." };
+        let about = match name {
+            "id" if operation.path.starts_with("/v1/changes") => "Of the change.",
+            "id" => "Of the token.",
+            _ => "As `192.0.2.7` or `2001:db8::1`.",
+        };
         parameters.push(json!({
             "name": name, "in": "path", "required": true, "description": about, "schema": {"type": "string"}
         }));
@@ -124,7 +135,7 @@ fn described(operation: &Operation, need: Option<Need>) -> Value {
             "200": {"description": about, "content": gives},
             "default": {"$ref": "#/components/responses/Problem"},
         },
-        "security": need.map_or(json!([]), |need| json!([{"token": [scope(need)]}, {"certificate": [scope(need)]}])),
+        "security": need.map_or(json!([]), security),
     });
     if let Some(takes) = takes {
         described["requestBody"] = takes;

@@ -181,7 +181,7 @@ async fn who_may_what() {
         ("GET", "/v1/openapi.json", "", &["read"]),
         ("POST", "/v1/config/check", "[[interface]]\nname = \"eth0\"\n", &["config"]),
         ("GET", "/v1/changes", "", &["read"]),
-        ("POST", "/v1/changes/7/confirm", "", &["block:host", "block:prefix/24"]),
+        ("POST", "/v1/changes/7/confirm", "", &["block:host", "block:prefix/24", "allow"]),
         ("POST", "/v1/detach", "{}", &[]),
         ("POST", "/v1/tokens", r#"{"name":"x","scopes":["read"]}"#, &[]),
         ("GET", "/v1/tokens", "", &[]),
