@@ -432,6 +432,12 @@ fn what_is_forced_and_not_confirmed_comes_back() {
             sources.ensure_judged(&[], &managers).with_context(|| format!("LIMITER_SEED={seed}: {line}"))?;
             ensure!(daemon.cli.ok("block list --json")?.lines().count() == 1, "something is left of {line}");
         }
+        let trail = fs::read_to_string(daemon.places.state.join("audit/audit.jsonl"))?;
+        let rollbacks = trail.lines().filter(|line| line.contains("\"block.add.rollback\"")).count();
+        ensure!(rollbacks == rounds, "{rollbacks} rollbacks are on record: {trail}");
+        daemon
+            .cli
+            .ok(&format!("audit verify --directory {}", daemon.places.state.join("audit").display()))?;
         let visitor = Visitor::over_v4(lab)?;
         wait::until_true("pages are served", SOON, || Ok(visitor.served().requests > 20))?;
         let served = visitor.stop();
