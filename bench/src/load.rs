@@ -6,7 +6,7 @@
 //! left of what was acknowledged.
 
 mod attack;
-mod clients;
+pub(crate) mod clients;
 mod kept;
 mod scene;
 
@@ -44,19 +44,19 @@ struct Plan {
 
 const PLANS: [Plan; 6] = [
     Plan {
-        name: "blocks, 5000 in a request, socket",
+        name: "blocks, 10,000 in a request, socket",
         way: Way::Socket,
         load: Load::Blocks,
-        batch: 5000,
+        batch: 10_000,
         connections: 1,
         rate: BLOCKS,
         wanted: true,
     },
     Plan {
-        name: "blocks, 5000 in a request, TLS",
+        name: "blocks, 10,000 in a request, TLS",
         way: Way::Tls,
         load: Load::Blocks,
-        batch: 5000,
+        batch: 10_000,
         connections: 1,
         rate: BLOCKS,
         wanted: true,

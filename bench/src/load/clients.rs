@@ -1,6 +1,7 @@
 //! Applications that report or block at a steady rate, each over a connection of its own.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,37 +13,45 @@ use crate::sources::listed_v4;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Load {
+pub(crate) enum Load {
     Blocks,
     /// Each source is reported [`THRESHOLD`] times, with [`APART`] reports of others in between.
     Reports,
 }
 
 /// Reports of a source that are enough for a block.
-pub(super) const THRESHOLD: u32 = 5;
+const THRESHOLD: u32 = 5;
 /// Sources that are reported in turns. More than what is under way at a time, so that the last report of a source
 /// is the last that is counted.
 const APART: u32 = 2000;
 /// Of the policy.
-pub(super) const CATEGORY: &str = "login_failed";
+const CATEGORY: &str = "login_failed";
 /// How long blocks last.
 const LASTING: u64 = 3600;
 
+/// The configuration that it takes.
+pub(crate) fn policy() -> String {
+    format!(
+        "[guards]\nblocks_per_minute = false\n[[policy]]\ncategory = \"{CATEGORY}\"\nthreshold = {THRESHOLD}\n\
+         within = \"1m\"\nblock = \"1h\"\n"
+    )
+}
+
 /// How fast.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// Reports or blocks in a second.
-    pub(super) rate: u32,
+    pub(crate) rate: u32,
     /// In a request.
-    pub(super) batch: u32,
+    pub(crate) batch: u32,
     /// Requests that are under way at a time.
-    pub(super) connections: u32,
-    pub(super) time: Duration,
+    pub(crate) connections: u32,
+    pub(crate) time: Duration,
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub(super) struct Done {
+pub(crate) struct Done {
     /// Reports or blocks.
     pub(super) acknowledged: u32,
     /// Blocks that the answers told of.
@@ -54,7 +63,7 @@ pub(super) struct Done {
 }
 
 impl Done {
-    pub(super) fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         f64::from(self.acknowledged) / self.time.as_secs_f64()
     }
 
@@ -99,11 +108,17 @@ pub(super) fn blocked(number: u32) -> Ipv4Addr {
 }
 
 /// Sends all of it, each connection by a client of its own. An answer that is no success is an error.
-pub(super) fn run(client: &(dyn Fn() -> Client + Sync), load: Load, pace: &Pace) -> Result<Done> {
+/// Ends early after `stop`.
+pub(crate) fn run(
+    client: &(dyn Fn() -> Client + Sync),
+    load: Load,
+    pace: &Pace,
+    stop: &AtomicBool,
+) -> Result<Done> {
     let start = Instant::now();
     let parts = thread::scope(|scope| {
         let threads: Vec<_> = (0..pace.connections)
-            .map(|connection| scope.spawn(move || part(&client(), load, pace, connection, start)))
+            .map(|connection| scope.spawn(move || part(&client(), load, pace, (connection, start), stop)))
             .collect();
         let parts = threads.into_iter().map(|thread| match thread.join() {
             Ok(part) => part,
@@ -122,11 +137,20 @@ pub(super) fn run(client: &(dyn Fn() -> Client + Sync), load: Load, pace: &Pace)
 }
 
 /// The requests of one connection.
-fn part(client: &Client, load: Load, pace: &Pace, first: u32, start: Instant) -> Result<Done> {
+fn part(
+    client: &Client,
+    load: Load,
+    pace: &Pace,
+    (first, start): (u32, Instant),
+    stop: &AtomicBool,
+) -> Result<Done> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut done = Done::default();
         for number in (first..pace.requests(load)).step_by(pace.connections as usize) {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
             let items = number * pace.batch..(number + 1) * pace.batch;
             let due = Duration::from_secs_f64(f64::from(items.start) / f64::from(pace.rate));
             let request = Request::of(load, items);

@@ -1,6 +1,7 @@
 //! A daemon with its policy, its API and its clients, before, during and after the load.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,7 +11,7 @@ use limiter_user::client::{Client, Remote, Token, Trust};
 use serde_json::{Value, json};
 
 use super::attack::{self, Attack, Work};
-use super::clients::{self, CATEGORY, Done, Load, Pace, THRESHOLD};
+use super::clients::{self, Done, Load, Pace};
 use super::kept;
 
 /// How long it is looked at before the load.
@@ -57,11 +58,11 @@ impl<'a> Scene<'a> {
     pub(super) fn new(lab: &'a Lab, way: Way) -> Result<Self> {
         let directory = lab.scratch.path("");
         let tables = format!(
-            "[capacity]\naddresses_v4 = {}\n[guards]\nblocks_per_minute = false\n[[policy]]\ncategory = \"{CATEGORY}\"\n\
-             threshold = {THRESHOLD}\nwithin = \"1m\"\nblock = \"1h\"\n[api]\ncertificate = {:?}\nkey = {:?}\n",
+            "[capacity]\naddresses_v4 = {}\n[api]\ncertificate = {:?}\nkey = {:?}\n{}",
             1 << 21,
             directory.join("api.pem"),
             directory.join("api.key"),
+            clients::policy(),
         );
         let mut daemon = Daemon::prepare(lab, "load", &Config { tables, ..Config::default() })?;
         let certificate = format!("api certificate --name 127.0.0.1 --out {}", directory.display());
@@ -86,7 +87,7 @@ impl<'a> Scene<'a> {
         let begun = Instant::now();
         let (remote, socket) = (&self.remote, &self.daemon.places.socket);
         let client = || remote.clone().map_or_else(|| Client::new(socket), Client::remote);
-        let done = lab.host.enter(|| clients::run(&client, load, pace))?;
+        let done = lab.host.enter(|| clients::run(&client, load, pace, &AtomicBool::new(false)))?;
         let cpu = (self.cpu()? - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
         let third = attack.now()?;
         let sent = attack.end()?;
