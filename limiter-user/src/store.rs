@@ -385,10 +385,12 @@ fn write(
             });
             let (here, later) = rest.split_at(end);
             block.merge(here, boot);
-            if let Some(old) = old {
+            let mut blocks = block.encode().peekable();
+            // Mostly it begins as before, and is replaced.
+            if let Some(old) = old.filter(|old| blocks.peek().is_none_or(|(first, _)| first != old)) {
                 table.remove(old.as_slice())?;
             }
-            for (key, value) in block.encode() {
+            for (key, value) in blocks {
                 table.insert(key.as_slice(), value.as_slice())?;
             }
             rest = later;

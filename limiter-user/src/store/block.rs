@@ -43,8 +43,8 @@ use super::{Record, Write};
 use crate::blocklist::{Owner, Terms};
 use crate::config::Action;
 
-/// Claims in a full block. What is damaged is lost as a whole, so not too many.
-pub(super) const FULL: usize = 64;
+/// Claims in a full block. What is damaged is lost as a whole, and what changes is written as a whole, so not too many.
+pub(super) const FULL: usize = 32;
 /// Stands for no actor in version 2.
 const NO_ACTOR_2: u32 = u32::MAX;
 /// Bytes of an expiry: how long, by both clocks, and the boot.
@@ -141,7 +141,9 @@ impl Block {
     pub(super) fn merge(&mut self, writes: &[(Id, &Write)], boot: Boot) {
         let mut merged = Vec::with_capacity(self.claims.len() + writes.len());
         let mut claims = std::mem::take(&mut self.claims).into_iter().peekable();
-        let mut last: Option<&Terms> = None;
+        // Terms that were there are looked for; new ones are alike in a row.
+        let known = self.terms.len();
+        let mut last: Option<(&Terms, usize)> = None;
         for (at, (id, write)) in writes.iter().enumerate() {
             while let Some(before) = claims.next_if(|(other, _)| other < id) {
                 merged.push(before);
@@ -151,15 +153,25 @@ impl Block {
                 continue;
             }
             if let Write::Put(Record { terms, .. }) = write {
-                if last != Some(terms) {
-                    self.terms.push(encode_terms(terms, boot));
-                    last = Some(terms);
-                }
-                merged.push((id.clone(), self.terms.len() - 1));
+                let number = match last {
+                    Some((same, number)) if same == terms => number,
+                    Some(_) | None => self.number_of(encode_terms(terms, boot), known),
+                };
+                last = Some((terms, number));
+                merged.push((id.clone(), number));
             }
         }
         merged.extend(claims);
         self.claims = merged;
+    }
+
+    /// The number of `terms`, which are new unless they are among the first `known`.
+    fn number_of(&mut self, terms: Vec<u8>, known: usize) -> usize {
+        let known = self.terms.get(..known).unwrap_or_default();
+        known.iter().position(|other| *other == terms).unwrap_or_else(|| {
+            self.terms.push(terms);
+            self.terms.len() - 1
+        })
     }
 
     /// The keys and values of blocks with these claims, of about the same size.
@@ -171,12 +183,11 @@ impl Block {
 
     fn encode_block(&self, claims: &[(Id, usize)]) -> (Vec<u8>, Vec<u8>) {
         let key = claims.first().map(|(id, _)| id.bytes()).unwrap_or_default();
-        let mut used: Vec<&[u8]> = Vec::new();
-        let mut behind = Vec::with_capacity(claims.len() * 10);
+        let mut used: Vec<usize> = Vec::new();
+        let mut behind = Vec::with_capacity(claims.len() * 12);
         for (id, terms) in claims {
-            let terms = self.terms.get(*terms).map(Vec::as_slice).unwrap_or_default();
-            let number = used.iter().rposition(|other| *other == terms).unwrap_or_else(|| {
-                used.push(terms);
+            let number = used.iter().rposition(|other| other == terms).unwrap_or_else(|| {
+                used.push(*terms);
                 used.len() - 1
             });
             // Neither is more than a block can have, or a name.
@@ -186,7 +197,8 @@ impl Block {
         }
         let mut value = vec![0; 4];
         value.push(u8::try_from(used.len()).unwrap_or(u8::MAX));
-        for terms in used {
+        for number in used {
+            let terms = self.terms.get(number).map(Vec::as_slice).unwrap_or_default();
             value.extend(u16::try_from(terms.len()).unwrap_or(u16::MAX).to_le_bytes());
             value.extend(terms);
         }
