@@ -39,6 +39,10 @@ const LISTED: u32 = 1_000_000;
 /// The limit of each source, and how many it may send at once.
 const RATE: u32 = 1000;
 const BURST: u32 = 1000;
+/// Words of 8 bytes in the tables of the floors: as many as `exact_v4` has for a million addresses, `level_v4`, and `gate`.
+const EXACT_WORDS: u32 = 1 << 21;
+const LEVEL_WORDS: u32 = 1 << 19;
+const GATE_WORDS: u32 = 1 << 16;
 /// Rounds, unless asked otherwise.
 const ROUNDS: u32 = 24;
 const QUICK_ROUNDS: u32 = 5;
@@ -83,7 +87,10 @@ mod row {
     pub(super) const DROP_RANDOM: &str = "empty XDP drop, random sources";
     pub(super) const SEEN_HOT: &str = "XDP drop that reads the source, one source";
     pub(super) const SEEN_RANDOM: &str = "XDP drop that reads the source, random sources";
+    pub(super) const ONE_ACCESS: &str = "XDP drop after a word of 16 MiB, random sources";
+    pub(super) const TWO_ACCESSES: &str = "XDP drop after a word of 4 and one of 16 MiB, random sources";
     pub(super) const PASSED_RANDOM: &str = "XDP pass that reads the source, random sources";
+    pub(super) const SWAPPED: &str = "XDP pass after a swap in 512 KiB, random sources";
     pub(super) const LISTED_HOT: &str = "limiter, 1M blocked, one of them";
     pub(super) const LISTED_RANDOM: &str = "limiter, 1M blocked, random ones of them";
     pub(super) const CLEAN_RANDOM: &str = "limiter, 1M blocked, random sources (pass)";
@@ -101,11 +108,25 @@ fn flood(lab: &Lab, (sender, receiver): (usize, usize), rounds: u32) -> Result<F
     let link = |number| Link::new(lab, number, receiver);
     let (unseen, seen, lists, limits) = (link(0)?, link(1)?, link(2)?, link(3)?);
     let (nft_drop, nft_set, nft_limit, passed) = (link(4)?, link(5)?, link(6)?, link(7)?);
+    let (one, two, swapped) = (link(8)?, link(9)?, link(10)?);
 
     let object = aya::include_bytes_aligned!(env!("BENCH_DROP_OBJECT"));
     let mut programs = Vec::new();
     for (name, link) in [("unseen", &unseen), ("seen", &seen), ("passed", &passed)] {
-        let mut program = Program::load(object, name, &[])?;
+        let mut program = Program::load(object, name, &[], &[])?;
+        program.attach(&lab.host, &link.name)?;
+        programs.push(program);
+    }
+    let object = aya::include_bytes_aligned!(env!("BENCH_FLOOR_OBJECT"));
+    for (name, step, first, link) in [
+        ("floor_drop", 1, EXACT_WORDS, &one),
+        ("floor_drop", 2, LEVEL_WORDS, &two),
+        ("floor", 7, GATE_WORDS, &swapped),
+    ] {
+        let constants =
+            [("STEP", step), ("MASK", u64::from(first) - 1), ("SECOND_MASK", u64::from(EXACT_WORDS) - 1)];
+        let entries = [("table", first), ("second_table", EXACT_WORDS)];
+        let mut program = Program::load(object, name, &constants, &entries)?;
         program.attach(&lab.host, &link.name)?;
         programs.push(program);
     }
@@ -114,6 +135,9 @@ fn flood(lab: &Lab, (sender, receiver): (usize, usize), rounds: u32) -> Result<F
         (&unseen, Rule::Rest),
         (&seen, Rule::Rest),
         (&passed, Rule::Rest),
+        (&one, Rule::Rest),
+        (&two, Rule::Rest),
+        (&swapped, Rule::Rest),
         (&lists, Rule::Rest),
         (&limits, Rule::Rest),
         (&nft_drop, Rule::Drop),
@@ -133,7 +157,10 @@ fn flood(lab: &Lab, (sender, receiver): (usize, usize), rounds: u32) -> Result<F
         (row::DROP_RANDOM, &unseen, Model::Listed, listed, Expected::Dropped),
         (row::SEEN_HOT, &seen, Model::Hot, listed, Expected::Dropped),
         (row::SEEN_RANDOM, &seen, Model::Listed, listed, Expected::Dropped),
+        (row::ONE_ACCESS, &one, Model::Listed, listed, Expected::Dropped),
+        (row::TWO_ACCESSES, &two, Model::Listed, listed, Expected::Dropped),
         (row::PASSED_RANDOM, &passed, Model::Any, stranger, Expected::Passed),
+        (row::SWAPPED, &swapped, Model::Any, stranger, Expected::Passed),
         (row::LISTED_HOT, &lists, Model::Hot, listed, Expected::Dropped),
         (row::LISTED_RANDOM, &lists, Model::Listed, listed, Expected::Dropped),
         (row::CLEAN_RANDOM, &lists, Model::Any, listed, Expected::Passed),
@@ -183,21 +210,28 @@ fn daemon(lab: &Lab, name: &str, interface: &str, tables: &str) -> Result<Daemon
 /// What the targets do not take into account: a packet that was sent by another CPU has to be read, which an empty program
 /// does not do; and a packet that passes costs the stack's buffer, whoever lets it pass.
 fn print_floors(figures: &Figures) {
-    for (what, ours, floor) in
-        [("one source", row::LISTED_HOT, row::SEEN_HOT), ("1M listed", row::LISTED_RANDOM, row::SEEN_RANDOM)]
-    {
-        if let Some(ratio) = figures.ratio(ours, floor) {
-            println!("  blocked, {what}: {:.2} of an XDP drop that reads the source", ratio.median);
+    if let Some(ratio) = figures.ratio(row::LISTED_HOT, row::SEEN_HOT) {
+        println!("  blocked, one source: {:.2} of an XDP drop that reads the source", ratio.median);
+    }
+    for (ours, theirs, than, what, floor) in [
+        (row::LISTED_RANDOM, row::NFT_LISTED, "set", "drop that reads the source", row::SEEN_RANDOM),
+        (row::LISTED_RANDOM, row::NFT_LISTED, "set", "drop that looks at a word of 16 MiB", row::ONE_ACCESS),
+        (
+            row::LISTED_RANDOM,
+            row::NFT_LISTED,
+            "set",
+            "drop that looks at one of 4 MiB before",
+            row::TWO_ACCESSES,
+        ),
+        (row::LIMIT_RANDOM, row::NFT_LIMIT, "limit", "pass that reads the source", row::PASSED_RANDOM),
+        (row::LIMIT_RANDOM, row::NFT_LIMIT, "limit", "pass that swaps a word in 512 KiB", row::SWAPPED),
+    ] {
+        if let (Some(floor), Some(ours)) = (figures.ratio(floor, theirs), figures.ratio(ours, floor)) {
+            println!(
+                "  an XDP {what} is {:.1} times as fast as nftables' {than}; limiter reaches {:.2} of it",
+                floor.median, ours.median
+            );
         }
-    }
-    if let Some(ratio) = figures.ratio(row::LIMIT_RANDOM, row::PASSED_RANDOM) {
-        println!("  limit, random sources: {:.2} of an XDP pass that reads the source", ratio.median);
-    }
-    if let Some(ratio) = figures.ratio(row::PASSED_RANDOM, row::NFT_LIMIT) {
-        println!("  which is {:.1} times as fast as nftables' limit: no limiter can be faster", ratio.median);
-    }
-    if let Some(ratio) = figures.ratio(row::SEEN_RANDOM, row::NFT_LISTED) {
-        println!("  an XDP drop that reads the source is {:.1} times as fast as nftables' set", ratio.median);
     }
     if let Some(ratio) = figures.net_ratio(row::NFT_LIMIT, row::LIMIT_RANDOM, row::NFT_DROP) {
         println!(

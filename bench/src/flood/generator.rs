@@ -56,7 +56,7 @@ impl Generator {
             ("SUM", header_sum(&frame)),
         ];
         let object = aya::include_bytes_aligned!(env!("BENCH_GENERATOR_OBJECT"));
-        Ok(Self { program: Program::load(object, "generator", &constants)?, frame })
+        Ok(Self { program: Program::load(object, "generator", &constants, &[])?, frame })
     }
 
     /// Frames that it made so far, whether the link took them or not.

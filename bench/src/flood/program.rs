@@ -17,9 +17,17 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Loads the program called `name` in `object`, with these constants.
-    pub(super) fn load(object: &[u8], name: &'static str, constants: &[(&'static str, u64)]) -> Result<Self> {
+    /// Loads the program called `name` in `object`, with these constants and entries in maps.
+    pub(super) fn load(
+        object: &[u8],
+        name: &'static str,
+        constants: &[(&'static str, u64)],
+        entries: &[(&'static str, u32)],
+    ) -> Result<Self> {
         let mut loader = EbpfLoader::new();
+        for (map, entries) in entries {
+            loader.map_max_entries(map, *entries);
+        }
         for (constant, value) in constants {
             loader.override_global(constant, value, true);
         }
