@@ -253,13 +253,17 @@ fn random_changes_agree_with_a_plain_model() {
     }
 }
 
-/// A change of the tables of IPv4, as its stores in their order: what each word was and is.
+/// A change of the tables of IPv4, as its stores in their order: what each word was and is. In each table free words come
+/// first, since what moves is in both places until its former one is taken.
 fn stores<'a>(order: &[&'a [AtomicU64]], change: impl FnOnce()) -> Vec<(&'a AtomicU64, u64, u64)> {
-    let all = || order.iter().copied().flatten();
-    let before: Vec<u64> = all().map(|word| word.load(Relaxed)).collect();
+    let all =
+        || order.iter().enumerate().flat_map(|(table, words)| words.iter().map(move |word| (table, word)));
+    let before: Vec<u64> = all().map(|(_, word)| word.load(Relaxed)).collect();
     change();
-    let changed = all().zip(before).map(|(word, before)| (word, before, word.load(Relaxed)));
-    changed.filter(|(_, before, after)| before != after).collect()
+    let changed = all().zip(before).map(|((table, word), before)| (table, word, before, word.load(Relaxed)));
+    let mut changed: Vec<_> = changed.filter(|(_, _, before, after)| before != after).collect();
+    changed.sort_by_key(|(table, _, before, _)| (*table, *before > 1));
+    changed.into_iter().map(|(_, word, before, after)| (word, before, after)).collect()
 }
 
 /// Whoever writes is killed after each of its stores, and readers look at what it left, before and after it is tidied.
@@ -412,6 +416,32 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
     assert_eq!(tables.v4().set(host(9), 32, Listed::BLOCKED), Ok(()));
     assert_eq!(v4::lookup(&tables.v4(), host(3)), Listed::NONE);
     assert_eq!(tables.v4().fill(), (8, 8));
+}
+
+/// Most entries of a table that is half full are where readers look first, whatever order they came in; one that has to move on
+/// for another is found meanwhile.
+#[test]
+fn most_entries_are_at_home() {
+    let tables = Tables { exact_v4: buckets(1 << 8), ..Tables::new() };
+    let v4 = tables.v4();
+    let mut random = Random(3);
+    let hosts: Vec<u32> = (0..v4.exact.len() * v4::WORDS / 2).map(|_| random.next() as u32).collect();
+    let blocked = |hosts: &[u32]| hosts.iter().all(|host| v4::lookup(&v4, *host) == Listed::BLOCKED);
+    let mut moved = 0;
+    for (number, host) in hosts.iter().enumerate() {
+        let made = stores(&[tables.exact_v4.as_flattened()], || {
+            v4.set(*host, 32, Listed::BLOCKED).unwrap();
+        });
+        if let [(copy, ..), (home, guest, new)] = made.as_slice() {
+            home.store(*guest, Relaxed);
+            assert!(copy.load(Relaxed) == *guest && blocked(&hosts[..number]));
+            home.store(*new, Relaxed);
+            moved += 1;
+        }
+    }
+    assert!(blocked(&hosts));
+    let share = hosts.iter().filter(|host| v4.is_at_home(**host)).count() as f64 / hosts.len() as f64;
+    assert!(share > 0.7 && moved > 20, "{share} of them, {moved} moved");
 }
 
 /// Where a place in the first bucket became free again, what went on to the second one is still there.

@@ -35,7 +35,8 @@ pub const LENGTH_WORDS: usize = 4;
 /// | 1 | whether it is allowed; else it is blocked |
 /// | 29 | the deadline |
 ///
-/// Words are taken from the first on, and `REMOVED` ones are not 0, so a bucket is full if its last word is not 0.
+/// An entry is mostly at its [`home`]. Words that were taken are not 0 again, so a bucket has no 0 if it was ever full, and only
+/// then entries went on to their second one.
 pub type Bucket<W> = [W; WORDS];
 
 /// Bit of a word that says which of the two deadlines it has.
@@ -118,6 +119,16 @@ const fn places(key: u64, hash: u64, [_, other]: [u64; 2], buckets: u32) -> (u32
     (first, if second == first { first ^ (buckets > 1) as u32 } else { second })
 }
 
+/// Which word of its first bucket a key with this [`hash`] has, if it is free.
+///
+/// A reader who goes through a bucket from its start leaves the loop at any of its words, which the CPU cannot foresee; and it
+/// learns that it went wrong only when the bucket has come from memory, with nothing else to do meanwhile. The word that most
+/// entries are at is foreseen.
+#[inline(always)]
+const fn home(hash: u64) -> usize {
+    (hash >> (u32::BITS - WORDS.ilog2())) as usize
+}
+
 /// How many of four times as many addresses as there are `buckets`, each `step` behind the last one, come into the fullest of
 /// them, up to 255. The number of buckets is a power of two; what is in them does not matter.
 ///
@@ -167,21 +178,36 @@ pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
     if !level & host_bits(address, hash) != 0 {
         return Some(Listed::NONE);
     }
-    let (first, _) = places(key, hash, memory.secret(), memory.buckets());
-    let bucket = memory.bucket(first)?;
+    let bucket = memory.bucket(low_bits(hash, memory.buckets()))?;
+    let word = bucket.get(home(hash))?.load();
+    if word >> KEY_AT == key {
+        return of_word(word);
+    }
     for word in bucket {
         let word = word.load();
         if word >> KEY_AT == key {
-            return match word & (TWIN | ALLOW | FOR_GOOD) {
-                // What most entries are, said as a constant: what follows from it needs no instructions.
-                FOR_GOOD => Some(Listed::BLOCKED),
-                rest if rest & TWIN != 0 => None,
-                rest => Some(deadline(rest)),
-            };
+            return of_word(word);
         }
     }
     // The second bucket is not looked at here.
-    (bucket[WORDS - 1].load() == 0).then_some(Listed::NONE)
+    (!is_full(bucket)).then_some(Listed::NONE)
+}
+
+/// Whether entries may have gone on to their second bucket.
+#[inline(always)]
+fn is_full<W: Word>(bucket: &Bucket<W>) -> bool {
+    bucket.iter().all(|word| word.load() != 0)
+}
+
+/// What a word says by itself.
+#[inline(always)]
+const fn of_word(word: u64) -> Option<Listed> {
+    match word & (TWIN | ALLOW | FOR_GOOD) {
+        // What most entries are, said as a constant: what follows from it needs no instructions.
+        FOR_GOOD => Some(Listed::BLOCKED),
+        rest if rest & TWIN != 0 => None,
+        rest => Some(deadline(rest)),
+    }
 }
 
 /// What a word says, without its key and without a twin.
@@ -225,7 +251,7 @@ pub fn probe<M: Memory>(memory: &M, key: u64) -> Listed {
     let (first, second) = places(key, hash(key, secret), secret, memory.buckets());
     let Some(bucket) = memory.bucket(first) else { return Listed::NONE };
     let listed = scan(bucket, key);
-    if bucket[WORDS - 1].load() == 0 {
+    if !is_full(bucket) {
         return listed;
     }
     match memory.bucket(second) {

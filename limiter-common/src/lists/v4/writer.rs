@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
     ALLOW, Bucket, CELLS, KEY_AT, LENGTH_WORDS, LEVEL_WORDS, Memory, REMOVED, TWIN, WIDE_WORDS, WORDS,
-    deadline, hash, host_bits, key, places, probe,
+    deadline, hash, home, host_bits, is_full, key, places, probe,
 };
 use crate::lists::lengths::{keep_lengths, use_length};
 use crate::lists::{FOR_GOOD, Listed, NoPlace, store};
@@ -123,14 +123,14 @@ impl Writer<'_> {
         let Some(bucket) = self.bucket(first) else { return false };
         let words: [u64; WORDS] = core::array::from_fn(|index| bucket[index].load(Ordering::Relaxed));
         // If it was full, the prefix may be in its second bucket.
-        if words[WORDS - 1] != 0 || words.iter().any(|word| word >> KEY_AT == key) {
+        if !words.contains(&0) || words.iter().any(|word| word >> KEY_AT == key) {
             return false;
         }
-        let Some(place) = words.iter().position(|word| *word <= REMOVED) else { return false };
         if length < 32 {
             use_length(self.lengths, length);
         }
-        bucket[place].store(key << KEY_AT | action | deadline, Ordering::Release);
+        let Some(place) = self.settle(first, key) else { return false };
+        place.store(key << KEY_AT | action | deadline, Ordering::Release);
         self.lead_to(address, length, action, deadline);
         true
     }
@@ -235,8 +235,10 @@ impl Writer<'_> {
         let is = |word: &&AtomicU64| word.load(Ordering::Relaxed) & !(TWIN | FOR_GOOD) == entry;
         let bucket = self.bucket(first)?;
         // Most are not full, and then the second would be one more cache line that is not at hand.
-        let full = bucket[WORDS - 1].load(Ordering::Relaxed) != 0;
-        bucket.iter().find(is).or_else(|| if full { self.bucket(second)?.iter().find(is) } else { None })
+        bucket
+            .iter()
+            .find(is)
+            .or_else(|| if is_full(bucket) { self.bucket(second)?.iter().find(is) } else { None })
     }
 
     /// Stores an entry in its place, or in a free one.
@@ -253,14 +255,48 @@ impl Writer<'_> {
     /// [`Self::put`] for an entry that is not there.
     fn put_new(&self, entry: u64) -> Result<(), NoPlace> {
         let (first, second) = self.places(entry >> KEY_AT);
-        let place = self.free(first).or_else(|| self.free(second));
+        let place = self.settle(first, entry >> KEY_AT).or_else(|| self.free(second));
         let place = place.or_else(|| self.vacate(first)).or_else(|| self.vacate(second));
         place.ok_or(NoPlace)?.store(entry, Ordering::Release);
         Ok(())
     }
 
     fn free(&self, bucket: u32) -> Option<&AtomicU64> {
-        self.bucket(bucket)?.iter().find(|word| word.load(Ordering::Relaxed) <= REMOVED)
+        self.bucket(bucket)?.iter().find(is_free)
+    }
+
+    /// A free place for a key in its first bucket: its [`home`], if that is free or can be made so.
+    ///
+    /// A guest there that has its home elsewhere is copied to a place behind it, and is in both until its former place is
+    /// taken. Never to one before: a reader who has passed that one already would find it in neither.
+    fn settle(&self, first: u32, key: u64) -> Option<&AtomicU64> {
+        let bucket = self.bucket(first)?;
+        let index = home(self.hash(key));
+        let own = bucket.get(index)?;
+        if is_free(&own) {
+            return Some(own);
+        }
+        let free = bucket.iter().position(|word| is_free(&word))?;
+        let guest = own.load(Ordering::Relaxed);
+        let hash = self.hash(guest >> KEY_AT);
+        if home(hash) == index && self.places(guest >> KEY_AT).0 == first {
+            return bucket.get(free);
+        }
+        match bucket.get(index + 1..)?.iter().find(is_free) {
+            Some(behind) => {
+                behind.store(guest, Ordering::Release);
+                Some(own)
+            }
+            None => bucket.get(free),
+        }
+    }
+
+    /// Whether a host that is listed is where readers look first.
+    #[cfg(test)]
+    pub(in crate::lists) fn is_at_home(&self, address: u32) -> bool {
+        let key = key(address, 32);
+        let bucket = self.bucket(self.places(key).0);
+        bucket.is_some_and(|bucket| bucket[home(self.hash(key))].load(Ordering::Relaxed) >> KEY_AT == key)
     }
 
     /// Copies an entry of a full bucket to its second one: until its place here is taken it is in both, and then readers
@@ -351,22 +387,27 @@ impl Writer<'_> {
         keep_lengths(self.lengths, |length| bit(&lengths, length));
         let full = |index: usize| bit(scratch.overflowed, index);
         for (_, bucket) in self.exact.iter().enumerate().filter(|(index, _)| !full(*index)) {
-            for word in bucket.iter().rev().take_while(|word| word.load(Ordering::Relaxed) <= REMOVED) {
+            for word in bucket.iter().filter(is_free) {
                 store(word, 0);
             }
         }
     }
 
-    /// Takes out entries of a second bucket that are in their first one too: [`Self::vacate`] was cut off.
+    /// Takes out entries that are in their bucket twice, or in their first bucket too: [`Self::settle`] or [`Self::vacate`] was
+    /// cut off.
     fn drop_copies(&self) {
         for (index, bucket) in self.exact.iter().enumerate() {
-            for word in bucket {
+            for (at, word) in bucket.iter().enumerate() {
                 let entry = word.load(Ordering::Relaxed);
-                let (first, _) = self.places(entry >> KEY_AT);
+                if entry <= REMOVED {
+                    continue;
+                }
                 let same =
                     |other: &AtomicU64| (other.load(Ordering::Relaxed) ^ entry) & !(TWIN | FOR_GOOD) == 0;
-                let elsewhere = entry > REMOVED && first as usize != index;
-                if elsewhere && self.bucket(first).is_some_and(|bucket| bucket.iter().any(same)) {
+                let (first, _) = self.places(entry >> KEY_AT);
+                let elsewhere = first as usize != index
+                    && self.bucket(first).is_some_and(|bucket| bucket.iter().any(same));
+                if elsewhere || bucket.iter().take(at).any(same) {
                     store(word, REMOVED);
                 }
             }
@@ -421,6 +462,11 @@ impl Writer<'_> {
             *word = better(*word, *hosts);
         }
     }
+}
+
+/// Whether an entry may be put there.
+fn is_free(word: &&AtomicU64) -> bool {
+    word.load(Ordering::Relaxed) <= REMOVED
 }
 
 /// What a word of the level of either form says of each /24, in the two bits that are easier to reckon with: 0 nothing,
