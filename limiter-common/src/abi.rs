@@ -171,6 +171,9 @@ pub struct Settings {
     pub log_drops: u32,
     /// See [`crate::slots::Rates::cpu_bits`].
     pub cpu_bits: u32,
+    /// 1 if any IPv4 entry was listed when the program was loaded, as a hint: then the level is asked at once.
+    pub listed_v4: u32,
+    pub reserved: u32,
 }
 
 /// What kind of BPF map.
@@ -261,7 +264,7 @@ const _: () = {
     assert!(size_of::<Set<u64>>() == 128);
     assert!(size_of::<Policy>() == 344 && size_of::<Batch<u64>>() == 24);
     assert!(size_of::<Limits>() == MAX_POLICIES * size_of::<Policy>() + MAX_SERVICES * 4 + 8);
-    assert!(size_of::<Settings>() == 64);
+    assert!(size_of::<Settings>() == 72);
 };
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ static SETTINGS: Global<Settings> = Global(MaybeUninit::new(Settings {
     super_frames: 0,
     log_drops: 0,
     cpu_bits: 0,
+    listed_v4: 0,
+    reserved: 0,
 }));
 
 #[unsafe(no_mangle)]
@@ -72,6 +74,11 @@ pub(crate) fn buckets_v4() -> u32 {
 #[inline(always)]
 pub(crate) fn buckets_v6() -> u32 {
     setting!(buckets_v6)
+}
+
+#[inline(always)]
+pub(crate) fn listed_v4() -> bool {
+    setting!(listed_v4) != 0
 }
 
 #[inline(always)]

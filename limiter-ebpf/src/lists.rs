@@ -2,23 +2,27 @@
 
 use limiter_common::abi::Lengths;
 use limiter_common::lists::{Listed, v4, v6};
+use limiter_common::slots::Word as _;
 
 use crate::word::KernelWord;
 use crate::{globals, maps};
 
-/// The maps; what says which lengths are in use is looked up once.
-struct Maps {
+/// The maps of IPv4.
+struct V4;
+
+/// Those of IPv6; what says which lengths are in use is looked up once.
+struct V6 {
     lengths: &'static Lengths<KernelWord>,
 }
 
-impl Maps {
+impl V6 {
     #[inline(always)]
     fn new() -> Option<Self> {
         Some(Self { lengths: maps::LENGTHS.get(0)? })
     }
 }
 
-impl v4::Memory for Maps {
+impl v4::Memory for V4 {
     type Word = KernelWord;
 
     #[inline(always)]
@@ -42,13 +46,14 @@ impl v4::Memory for Maps {
     }
 
     #[inline(always)]
-    fn any(&self) -> Option<&KernelWord> {
-        Some(&self.lengths.v4_any)
+    fn is_empty(&self) -> bool {
+        // The level has 4 MiB, so a program that was loaded with nothing listed asks for one word first. There is an entry.
+        !globals::listed_v4() && maps::LENGTHS.get(0).is_none_or(|lengths| lengths.v4_any.load() == 0)
     }
 
     #[inline(always)]
     fn lengths(&self) -> Option<&[KernelWord; v4::LENGTH_WORDS]> {
-        Some(&self.lengths.v4)
+        Some(&maps::LENGTHS.get(0)?.v4)
     }
 
     #[inline(always)]
@@ -62,7 +67,7 @@ impl v4::Memory for Maps {
     }
 }
 
-impl v6::Memory for Maps {
+impl v6::Memory for V6 {
     type Word = KernelWord;
 
     #[inline(always)]
@@ -109,22 +114,21 @@ impl v6::Memory for Maps {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn join_v4(key: u64, so_far: u64) -> u64 {
-    // There is an entry for it; without it, nothing is listed.
-    let Some(maps) = Maps::new() else { return so_far };
-    Listed::from_bits(so_far).union(v4::probe(&maps, key)).to_bits()
+    Listed::from_bits(so_far).union(v4::probe(&V4, key)).to_bits()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn join_v6(high: u64, low: u64, length: u64, so_far: u64) -> u64 {
-    let Some(maps) = Maps::new() else { return so_far };
+    // There is an entry for it; without it, nothing is listed.
+    let Some(maps) = V6::new() else { return so_far };
     Listed::from_bits(so_far).union(v6::probe(&maps, v6::Key { high, low, length })).to_bits()
 }
 
 /// What is listed of an IPv4 source, in host order.
 #[inline(always)]
 pub(crate) fn v4(address: u32) -> Listed {
-    match Maps::new().and_then(|maps| v4::quick(&maps, address)) {
+    match v4::quick(&V4, address) {
         Some(listed) => listed,
         None => Listed::from_bits(closer_v4(address)),
     }
@@ -134,8 +138,7 @@ pub(crate) fn v4(address: u32) -> Listed {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn closer_v4(address: u32) -> u64 {
-    let Some(maps) = Maps::new() else { return 0 };
-    v4::closer(&maps, address).to_bits()
+    v4::closer(&V4, address).to_bits()
 }
 
 /// What is listed of an IPv6 source.
@@ -143,7 +146,7 @@ extern "C" fn closer_v4(address: u32) -> u64 {
 pub(crate) fn v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &[u8; 16]) -> Listed {
     let high = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
     let low = u64::from_be_bytes([*i, *j, *k, *l, *m, *n, *o, *p]);
-    match Maps::new().and_then(|maps| v6::quick(&maps, high)) {
+    match V6::new().and_then(|maps| v6::quick(&maps, high)) {
         Some(listed) => listed,
         None => Listed::from_bits(lookup_v6(high, low)),
     }
@@ -152,6 +155,6 @@ pub(crate) fn v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: &[u8; 16]) ->
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn lookup_v6(high: u64, low: u64) -> u64 {
-    let Some(maps) = Maps::new() else { return 0 };
+    let Some(maps) = V6::new() else { return 0 };
     v6::lookup(&maps, high, low).to_bits()
 }

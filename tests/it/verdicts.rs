@@ -36,6 +36,8 @@ fn load(set: TableSet, moments: &[Nanos]) -> Vec<TestPrograms> {
             fixed_now: moment.0,
             limited: u32::from(limits != Limits::NONE),
             super_frames: u32::from(set.super_frames()),
+            // Also where nothing is; daemons of other tests start without.
+            listed_v4: 1,
             ..Settings::default()
         })
         .collect();

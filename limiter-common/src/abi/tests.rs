@@ -23,7 +23,7 @@ limits.policies at 0
 limits.services at 22016
 limits.service_count at 22264
 limits.reserved at 22268
-settings size 64 align 8
+settings size 72 align 8
 settings.secret at 0
 settings.fixed_now at 16
 settings.tick at 24
@@ -35,6 +35,8 @@ settings.limited at 48
 settings.super_frames at 52
 settings.log_drops at 56
 settings.cpu_bits at 60
+settings.listed_v4 at 64
+settings.reserved at 68
 slot.owner at 0
 slot.tat at 8
 share.at at 0
@@ -110,7 +112,9 @@ fn layout() -> String {
         limited,
         super_frames,
         log_drops,
-        cpu_bits
+        cpu_bits,
+        listed_v4,
+        reserved
     );
     for (field, at) in crate::slots::tests::layout().into_iter().chain(crate::gcra::tests::layout()) {
         writeln!(text, "{field} at {at}").unwrap();

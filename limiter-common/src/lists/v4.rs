@@ -72,8 +72,8 @@ pub trait Memory {
     fn bucket(&self, index: u32) -> Option<&Bucket<Self::Word>>;
     /// How many buckets there are: a power of two.
     fn buckets(&self) -> u32;
-    /// 0 if there are no entries at all.
-    fn any(&self) -> Option<&Self::Word>;
+    /// Whether there are no entries at all, if that is quicker to tell than what the level says.
+    fn is_empty(&self) -> bool;
     /// Each byte is the length of some prefix that is not a host, plus 1; or 0. If the first word is 0, all are.
     fn lengths(&self) -> Option<&[Self::Word; LENGTH_WORDS]>;
     fn secret(&self) -> [u64; 2];
@@ -154,11 +154,11 @@ pub fn lookup<M: Memory>(memory: &M, address: u32) -> Listed {
 /// The same, if it can be told from at most one cache line of each table.
 #[inline(always)]
 pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
-    // Tables have all these places, so `None` does not come up; and if it did, it would be looked at again.
-    if memory.any()?.load() == 0 {
+    if memory.is_empty() {
         return Some(Listed::NONE);
     }
     let cell = address >> 8;
+    // Tables have all these places, so `None` does not come up; and if it did, it would be looked at again.
     let mut level = memory.level(cell >> 5)?.load();
     if level & CELLS != 0 {
         match level >> (address >> 7 & 62) & 3 {

@@ -50,8 +50,8 @@ impl Memory for Writer<'_> {
         u32::try_from(self.exact.len()).unwrap_or(u32::MAX)
     }
 
-    fn any(&self) -> Option<&AtomicU64> {
-        Some(self.any)
+    fn is_empty(&self) -> bool {
+        self.any.load(Ordering::Relaxed) == 0
     }
 
     fn lengths(&self) -> Option<&[AtomicU64; LENGTH_WORDS]> {

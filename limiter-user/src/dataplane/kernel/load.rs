@@ -1,12 +1,13 @@
 //! Loads the object: creates maps, and programs with their settings and limits.
 
 use std::io;
+use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
-use limiter_common::abi::{self, Limits, MAPS, MapSpec, Settings};
+use limiter_common::abi::{self, Lengths, Limits, MAPS, MapSpec, Settings};
 
 use super::maps::{Map, Maps, entries};
 use super::object::OBJECT;
@@ -60,7 +61,17 @@ pub(super) fn settings(
         log_drops: u32::from(log_drops),
         cpu_bits: counters::possible_cpus()
             .map_or(MANY_CPUS, |cpus| cpus.next_power_of_two().trailing_zeros()),
+        listed_v4: u32::from(is_anything_listed(maps)),
+        reserved: 0,
     }
+}
+
+/// Whether there are IPv4 entries. Only a hint, so no when it cannot be told.
+fn is_anything_listed(maps: &Maps) -> bool {
+    let mut value = [0; size_of::<Lengths<u64>>()];
+    let read = bpf::lookup(maps.get(&abi::LENGTHS).fd(), &[0; 4], &mut value);
+    let any = offset_of!(Lengths<u64>, v4_any);
+    read.is_ok() && value[any..any + size_of::<u64>()] != [0; size_of::<u64>()]
 }
 
 /// The same for a program over another table of `spec`.

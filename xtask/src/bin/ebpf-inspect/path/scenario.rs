@@ -231,7 +231,8 @@ impl Scenario {
     /// If the program does something else than what the situation is about, or than what can be run.
     pub(super) fn run(&self, object: &[u8]) -> Result<(Run, Machine)> {
         let Situation { expected, list, limited, .. } = self.situation;
-        let settings = Settings { limited: limited.into(), ..object::settings() };
+        let settings =
+            Settings { limited: limited.into(), listed_v4: list.is_some().into(), ..object::settings() };
         let limits = if limited { object::packet_limit() } else { Limits::NONE };
         let entry = list.and_then(|(span, entry)| Some((self.framing.prefix(span)?, entry)));
         let mut machine = kernel::machine(object, self.program, &settings, &limits, entry.as_slice(), NOW)?;
