@@ -30,6 +30,8 @@ mod word;
 
 #[cfg(target_arch = "bpf")]
 mod program {
+    use core::hint::cold_path;
+
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
     use aya_ebpf::bindings::xdp_md;
     use aya_ebpf::macros::xdp;
@@ -49,7 +51,8 @@ mod program {
 
     #[xdp]
     pub fn limiter(ctx: XdpContext) -> u32 {
-        linear(&ctx, &XdpFrame::linear(&ctx))
+        let frame = XdpFrame::linear(&ctx);
+        linear(&ctx, &frame, plain_source(&frame))
     }
 
     #[xdp(frags)]
@@ -57,8 +60,9 @@ mod program {
         // Two copies of the code, so that the common frame of one buffer does not pay for the others. Most are known to be
         // such without a call.
         let first = XdpFrame::linear(&ctx);
-        if is_one_buffer(&first) || !XdpFrame::is_fragmented(&ctx) {
-            return linear(&ctx, &first);
+        let source = plain_source(&first);
+        if is_one_buffer(&first, source != 0) || !XdpFrame::is_fragmented(&ctx) {
+            return linear(&ctx, &first, source);
         }
         let frame = XdpFrame::fragmented(&ctx);
         match find_network(&frame) {
@@ -68,9 +72,16 @@ mod program {
         }
     }
 
+    /// What [`find_plain_ipv4`] finds, or 0. That is no `Option`, for whose absent value LLVM takes any register, which the
+    /// verifier refuses; frames from 0.0.0.0 go the longer way, as any frame may.
     #[inline(always)]
-    fn linear(ctx: &XdpContext, frame: &XdpFrame<'_, false>) -> u32 {
-        if let Some(source) = find_plain_ipv4(frame) {
+    fn plain_source(frame: &XdpFrame<'_, false>) -> u32 {
+        find_plain_ipv4(frame).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn linear(ctx: &XdpContext, frame: &XdpFrame<'_, false>, source: u32) -> u32 {
+        if source != 0 {
             // `judge_ipv4` once more in place, for this one offset: a call costs as much as half of the verdict. What is
             // common is finished by itself, since few instructions are left where the reason is known.
             let Some(listing) = by_source(&Address::V4(source.to_be_bytes()), &KernelTables, &KernelClock)
@@ -221,6 +232,7 @@ mod program {
             Action::Pass => XDP_PASS,
             Action::Drop => {
                 if account::is_noted(reason, count) {
+                    cold_path();
                     account::note(ctx.ctx, reason.index().into());
                 }
                 XDP_DROP

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use limiter_common::abi::{Limits, Settings};
-use limiter_common::parse::is_one_buffer;
+use limiter_common::parse::{find_plain_ipv4, is_one_buffer};
 use limiter_common::testing::vectors::{NOW, Sequence, TableSet, Vector, moments, sequences, vectors};
 use limiter_common::{Action, Nanos, Reason, judge};
 use limiter_tests::Dice;
@@ -98,7 +98,7 @@ impl Disagreements {
 /// The bytes that are counted: all, but for what trails a packet that ends in a short first buffer.
 fn counted(frame: &[u8], first_buffer: Option<u32>) -> usize {
     let first = first_buffer.and_then(|len| frame.get(..usize::try_from(len).ok()?));
-    first.filter(|first| is_one_buffer(*first)).unwrap_or(frame).len()
+    first.filter(|first| is_one_buffer(*first, find_plain_ipv4(*first).is_some())).unwrap_or(frame).len()
 }
 
 /// The vectors that can be run, by their tables.

@@ -3,6 +3,8 @@
 #[cfg(target_has_atomic = "64")]
 mod writer;
 
+use core::hint::cold_path;
+
 use super::{DEADLINE_BITS, FOR_GOOD, Listed};
 use crate::hash::{low_bits, multiply};
 use crate::slots::Word;
@@ -183,6 +185,7 @@ pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
     if word >> KEY_AT == key {
         return of_word(word);
     }
+    cold_path();
     for word in bucket {
         let word = word.load();
         if word >> KEY_AT == key {
@@ -205,8 +208,10 @@ const fn of_word(word: u64) -> Option<Listed> {
     match word & (TWIN | ALLOW | FOR_GOOD) {
         // What most entries are, said as a constant: what follows from it needs no instructions.
         FOR_GOOD => Some(Listed::BLOCKED),
-        rest if rest & TWIN != 0 => None,
-        rest => Some(deadline(rest)),
+        rest => {
+            cold_path();
+            if rest & TWIN != 0 { None } else { Some(deadline(rest)) }
+        }
     }
 }
 

@@ -69,9 +69,11 @@ const SURELY_FULL: usize = 1280;
 /// the kernel keeps headers apart: then the packet goes on behind the first buffer, by its own account. What is missed is
 /// what trails a packet that ends with its headers, where headers are kept apart: nobody reads it, so no verdict changes,
 /// but its bytes are neither counted nor charged to a limit of bits.
+///
+/// `plain_ipv4` is whether [`find_plain_ipv4`] finds something, which whoever asks needs to know anyway.
 #[inline(always)]
-pub fn is_one_buffer<F: Frame + ?Sized>(first: &F) -> bool {
-    let behind = if find_plain_ipv4(first).is_some() {
+pub fn is_one_buffer<F: Frame + ?Sized>(first: &F, plain_ipv4: bool) -> bool {
+    let behind = if plain_ipv4 {
         let len = first.field::<PLAIN_HEADERS, 2>(0, PLAIN + ipv4::LENGTH_AT);
         len.map(|len| usize::from(u16::from_be_bytes(len))).filter(|len| *len >= ipv4::MIN_HEADER)
     } else if is_plain_ipv6(first) {
