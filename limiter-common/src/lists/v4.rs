@@ -127,6 +127,7 @@ const fn places(key: u64, hash: u64, [_, other]: [u64; 2], buckets: u32) -> (u32
 /// learns that it went wrong only when the bucket has come from memory, with nothing else to do meanwhile. The word that most
 /// entries are at is foreseen.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "less than `WORDS`")]
 const fn home(hash: u64) -> usize {
     (hash >> (u32::BITS - WORDS.ilog2())) as usize
 }
