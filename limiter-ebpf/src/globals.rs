@@ -39,11 +39,14 @@ macro_rules! setting {
 
 #[inline(always)]
 pub(crate) fn secret() -> [u64; 2] {
+    [secret_word(0), secret_word(1)]
+}
+
+/// One word of it, 0 or 1.
+#[inline(always)]
+pub(crate) fn secret_word(which: usize) -> u64 {
     // SAFETY: as in `setting!`; by word, since a volatile read of an array is a copy by bytes.
-    unsafe {
-        let secret = (&raw const (*SETTINGS.0.as_ptr()).secret).cast::<u64>();
-        [secret.read_volatile(), secret.add(1).read_volatile()]
-    }
+    unsafe { (&raw const (*SETTINGS.0.as_ptr()).secret).cast::<u64>().add(which & 1).read_volatile() }
 }
 
 #[inline(always)]

@@ -57,8 +57,8 @@ impl v4::Memory for V4 {
     }
 
     #[inline(always)]
-    fn secret(&self) -> [u64; 2] {
-        globals::secret()
+    fn secret(&self, which: usize) -> u64 {
+        globals::secret_word(which)
     }
 
     #[inline(always)]

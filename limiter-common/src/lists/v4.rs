@@ -78,7 +78,8 @@ pub trait Memory {
     fn is_empty(&self) -> bool;
     /// Each byte is the length of some prefix that is not a host, plus 1; or 0. If the first word is 0, all are.
     fn lengths(&self) -> Option<&[Self::Word; LENGTH_WORDS]>;
-    fn secret(&self) -> [u64; 2];
+    /// One of two, 0 or 1, for the two hashes. By itself, since a packet mostly needs the first alone.
+    fn secret(&self, which: usize) -> u64;
 
     /// `so_far`, and what the exact table says of the prefix with this [`key`]. The kernel makes it a function of its
     /// own, which the verifier checks once.
@@ -108,16 +109,16 @@ const fn host_bits(address: u32, hash: u64) -> u64 {
 
 /// 32 bits. The lower ones say where a key is, the upper ones which bit a host has, for tables of up to 2^26 buckets.
 #[inline(always)]
-const fn hash(key: u64, [one, _]: [u64; 2]) -> u64 {
-    multiply(key, one)
+const fn hash(key: u64, first_secret: u64) -> u64 {
+    multiply(key, first_secret)
 }
 
 /// Where a key with this [`hash`] can be: the second bucket only if the first was full.
 #[inline(always)]
-const fn places(key: u64, hash: u64, [_, other]: [u64; 2], buckets: u32) -> (u32, u32) {
+const fn places(key: u64, hash: u64, second_secret: u64, buckets: u32) -> (u32, u32) {
     let first = low_bits(hash, buckets);
     // By another hash, so that keys which share one bucket do not share the other.
-    let second = low_bits(multiply(key, other), buckets);
+    let second = low_bits(multiply(key, second_secret), buckets);
     (first, if second == first { first ^ (buckets > 1) as u32 } else { second })
 }
 
@@ -177,7 +178,7 @@ pub fn quick<M: Memory>(memory: &M, address: u32) -> Option<Listed> {
         level = u64::MAX;
     }
     let key = key(address, 32);
-    let hash = hash(key, memory.secret());
+    let hash = hash(key, memory.secret(0));
     if !level & host_bits(address, hash) != 0 {
         return Some(Listed::NONE);
     }
@@ -253,8 +254,8 @@ pub fn closer<M: Memory>(memory: &M, address: u32) -> Listed {
 /// What the exact table says of exactly the prefix with this [`key`].
 #[inline(always)]
 pub fn probe<M: Memory>(memory: &M, key: u64) -> Listed {
-    let secret = memory.secret();
-    let (first, second) = places(key, hash(key, secret), secret, memory.buckets());
+    let hash = hash(key, memory.secret(0));
+    let (first, second) = places(key, hash, memory.secret(1), memory.buckets());
     let Some(bucket) = memory.bucket(first) else { return Listed::NONE };
     let listed = scan(bucket, key);
     if !is_full(bucket) {

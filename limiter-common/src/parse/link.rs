@@ -48,7 +48,7 @@ pub fn find_plain_ipv4<F: Frame + ?Sized>(frame: &F) -> Option<u32> {
     let ether_type = frame.field::<PLAIN_HEADERS, 2>(0, ETHER_TYPE_AT)?;
     let [version] = frame.field::<PLAIN_HEADERS, 1>(0, PLAIN)?;
     let source = frame.field::<PLAIN_HEADERS, 4>(0, PLAIN + ipv4::SOURCE_AT)?;
-    let plain = u16::from_ne_bytes(ether_type) == IPV4.to_be() && version >> 4 == 4;
+    let plain = u16::from_ne_bytes(ether_type) == IPV4.to_be() && version & 0xf0 == 0x40;
     plain.then(|| u32::from_be_bytes(source))
 }
 

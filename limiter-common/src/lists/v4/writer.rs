@@ -58,8 +58,8 @@ impl Memory for Writer<'_> {
         Some(self.lengths)
     }
 
-    fn secret(&self) -> [u64; 2] {
-        self.secret
+    fn secret(&self, which: usize) -> u64 {
+        self.secret.get(which).copied().unwrap_or_default()
     }
 }
 
@@ -222,11 +222,11 @@ impl Writer<'_> {
     }
 
     fn hash(&self, key: u64) -> u64 {
-        hash(key, self.secret)
+        hash(key, self.secret[0])
     }
 
     fn places(&self, key: u64) -> (u32, u32) {
-        places(key, self.hash(key), self.secret, self.buckets())
+        places(key, self.hash(key), self.secret[1], self.buckets())
     }
 
     /// The place of an entry, whatever its deadline.
