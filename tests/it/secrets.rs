@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use limiter_tests::lab::OUTSIDE;
-use limiter_tests::{Daemon, in_lab, wait};
+use limiter_tests::{Lab, in_lab, wait};
 
 use crate::remote::{self, Session};
 
@@ -107,11 +108,11 @@ fn command_lines() -> Result<Vec<Vec<u8>>> {
 }
 
 /// Asks by the command line, with the token in a file; it listens until it is killed.
-fn listener(daemon: &Daemon, file: &Path, pin: &str) -> Result<std::process::Child> {
-    let url = format!("https://{}", remote::address());
-    let words = ["--remote", &url, "--token-file", &file.display().to_string(), "--pin", pin, "events"]
-        .map(str::to_owned);
-    let mut command = daemon.cli.command(&words);
+fn listener(lab: &Lab, file: &Path, pin: &str) -> Result<Child> {
+    let mut command = lab.host.command(lab.binary("limiter")?);
+    command.arg("--remote").arg(format!("https://{}", remote::address()));
+    command.arg("--token-file").arg(file).args(["--pin", pin, "events"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Ok(command.spawn()?)
 }
 
@@ -151,7 +152,7 @@ fn secrets_show_up_nowhere() {
         ensure!(answered > 30, "only {answered} answers");
 
         let kept = lab.scratch.write("kept-by-its-owner", format!("{token}\n"))?;
-        let mut listener = listener(&daemon, &kept, &pin.to_string())?;
+        let mut listener = listener(lab, &kept, &pin.to_string())?;
         let seen = wait::until_true("it is in the list of processes", PATIENCE, || {
             Ok(command_lines()?.iter().any(|line| contains(line, "kept-by-its-owner")))
         });
