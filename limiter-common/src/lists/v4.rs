@@ -37,7 +37,7 @@ pub const LENGTH_WORDS: usize = 4;
 /// | 1 | whether it is allowed; else it is blocked |
 /// | 29 | the deadline |
 ///
-/// An entry is mostly at its [`home`]. Words that were taken are not 0 again, so a bucket has no 0 if it was ever full, and only
+/// An entry is mostly at its `home`. Words that were taken are not 0 again, so a bucket has no 0 if it was ever full, and only
 /// then entries went on to their second one.
 pub type Bucket<W> = [W; WORDS];
 
