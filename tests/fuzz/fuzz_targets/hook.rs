@@ -4,8 +4,12 @@
 use libfuzzer_sys::fuzz_target;
 
 // The source: not all of it is public.
+#[path = "../../../limiter-user/src/excerpt.rs"]
+mod excerpt;
 #[path = "../../../limiter-user/src/hook/frame.rs"]
 mod frame;
+#[path = "../../../limiter-user/src/secrets.rs"]
+mod secrets;
 
 fuzz_target!(|datagram: &[u8]| {
     let body = match frame::parse(datagram) {

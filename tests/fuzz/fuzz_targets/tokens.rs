@@ -7,6 +7,9 @@ use libfuzzer_sys::fuzz_target;
 #[expect(dead_code, reason = "the daemon uses what this target does not")]
 #[path = "../../../limiter-user/src/access/authorization.rs"]
 mod authorization;
+#[expect(dead_code, reason = "likewise")]
+#[path = "../../../limiter-user/src/sha256.rs"]
+mod sha256;
 
 use authorization::{Credential, LONGEST, Presented, parse};
 
