@@ -1,7 +1,8 @@
 //! The contract between the kernel object and the daemon: maps, their keys and values, and the program's globals.
 //!
-//! Keys and values have no padding and no enums; addresses are in network order, numbers in host order. Whatever
-//! changes here changes [`ABI_VERSION`]: pins of another version are never adopted.
+//! Keys and values have no padding and no enums; addresses are in network order, numbers in host order. What
+//! changes of the pinned maps, or of what their words mean, changes [`ABI_VERSION`]: pins of another version are never adopted. The
+//! globals belong to one program alone.
 
 use crate::hits;
 use crate::lists::{v4, v6};

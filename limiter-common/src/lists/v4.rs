@@ -37,8 +37,8 @@ pub const LENGTH_WORDS: usize = 4;
 /// | 1 | whether it is allowed; else it is blocked |
 /// | 29 | the deadline |
 ///
-/// An entry is mostly at its `home`. Words that were taken are not 0 again, so a bucket has no 0 if it was ever full, and only
-/// then entries went on to their second one.
+/// An entry is mostly at its `home`. A word that was taken is not 0 again, unless nothing went on from its bucket, so
+/// where there is a 0 nothing did: entries go on to their second bucket only when the first is full.
 pub type Bucket<W> = [W; WORDS];
 
 /// Bit of a word that says which of the two deadlines it has.

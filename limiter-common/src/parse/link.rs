@@ -70,7 +70,7 @@ const SURELY_FULL: usize = 1280;
 /// what trails a packet that ends with its headers, where headers are kept apart: nobody reads it, so no verdict changes,
 /// but its bytes are neither counted nor charged to a limit of bits.
 ///
-/// `plain_ipv4` is whether [`find_plain_ipv4`] finds something, which whoever asks needs to know anyway.
+/// `plain_ipv4` is whether [`find_plain_ipv4`] finds a source that is not 0.0.0.0, which whoever asks needs to know anyway.
 #[inline(always)]
 pub fn is_one_buffer<F: Frame + ?Sized>(first: &F, plain_ipv4: bool) -> bool {
     let behind = if plain_ipv4 {

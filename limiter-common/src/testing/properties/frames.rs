@@ -69,10 +69,9 @@ pub fn plain_frames_need_no_walk(frame: &[u8]) {
 
 /// What trails a packet that is taken for one of a single buffer does not matter.
 pub fn a_packet_in_one_buffer_needs_no_other(frame: &[u8]) {
-    for first in (0..frame.len())
-        .filter_map(|len| frame.get(..len))
-        .filter(|first| parse::is_one_buffer(*first, parse::find_plain_ipv4(*first).is_some()))
-    {
+    for first in (0..frame.len()).filter_map(|len| frame.get(..len)).filter(|first| {
+        parse::is_one_buffer(*first, parse::find_plain_ipv4(*first).is_some_and(|source| source != 0))
+    }) {
         for super_frames in [false, true] {
             assert_eq!(
                 verdict(first, 0, 0, super_frames),

@@ -157,17 +157,23 @@ impl Tables {
             rough: false,
             tidied: Instant::now(),
         };
-        let (mut used, mut taken) = (tables.used, [0; 2]);
-        for Change { prefix, entry } in tables.entries() {
-            used[Table::of(prefix) as usize] += 1;
-            let family = Family::of(prefix);
-            taken[family as usize] += family.places(Listed::from_entry(entry));
+        let entries = tables.entries();
+        tables.count(&entries);
+        Ok(tables)
+    }
+
+    /// Takes these for all entries that there are.
+    fn count(&mut self, entries: &[Change]) {
+        let (mut used, mut taken) = ([0; Table::ALL.len()], [0; 2]);
+        for Change { prefix, entry } in entries {
+            used[Table::of(*prefix) as usize] += 1;
+            let family = Family::of(*prefix);
+            taken[family as usize] += family.places(Listed::from_entry(*entry));
         }
-        tables.used = used;
-        for (exact, taken) in tables.exact.iter_mut().zip(taken) {
+        self.used = used;
+        for (exact, taken) in self.exact.iter_mut().zip(taken) {
             exact.taken = taken;
         }
-        Ok(tables)
     }
 
     fn lengths(&self) -> &Lengths<AtomicU64> {
@@ -505,8 +511,10 @@ impl Writer for KernelWriter {
     fn installed(&mut self) -> Result<Vec<Change>, ApplyError> {
         self.opened()?;
         let Some(tables) = &mut self.tables else { return Ok(Vec::new()) };
-        // Whoever wrote last may have ended in the middle: what is told is what is in force.
+        // Whoever wrote last may have ended in the middle: what is told is what is in force, and what is counted.
         tables.tidy();
-        Ok(tables.entries())
+        let entries = tables.entries();
+        tables.count(&entries);
+        Ok(entries)
     }
 }
