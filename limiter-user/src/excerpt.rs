@@ -6,9 +6,13 @@ use crate::secrets;
 pub(crate) const LONGEST: usize = 256;
 
 /// What fits into `longest` bytes, at the boundary of a character, without control characters and secrets.
+///
+/// However long the text is, no more than its beginning is looked at. Control characters go first, so that none hides a secret
+/// by standing in its middle.
 pub(crate) fn of(text: &str, longest: usize) -> String {
+    let begin: String = text.chars().filter(|c| !c.is_control()).take(4 * longest).collect();
     let mut kept = String::with_capacity(longest.min(text.len()));
-    for c in secrets::hidden(text).chars().filter(|c| !c.is_control()) {
+    for c in secrets::hidden(&begin).chars() {
         if kept.len() + c.len_utf8() > longest {
             break;
         }
@@ -28,5 +32,6 @@ mod tests {
         assert_eq!(of(&format!("a{}", "ä".repeat(300)), LONGEST).len(), LONGEST - 1);
         assert_eq!(of("ä", 1), "");
         assert_eq!(of(&format!("lmt_k3f7a2xq_{}", "5".repeat(64)), 20), "lmt_k3f7a2xq_…");
+        assert_eq!(of(&format!("lmt_k3f7a2xq_55\n{}", "5".repeat(62)), 20), "lmt_k3f7a2xq_…");
     }
 }

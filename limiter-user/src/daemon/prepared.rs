@@ -27,7 +27,18 @@ impl Prepared {
             Operators::default()
         });
         kernel::prepare(&config.pins_directory)?;
-        let socket = server::bind(&config.control.socket, operators)?;
+        let (operators, socket) = match server::bind(&config.control.socket, operators) {
+            Ok(socket) => (operators, socket),
+            // A user of its own may give files to the groups that it is in, and to no others.
+            Err(error) if operators.group.is_some() => {
+                notes.push(format!(
+                    "only root may use the control socket: {error:#}; put the user of limiterd into the group (for the \
+                     unit: SupplementaryGroups=), and restart the daemon"
+                ));
+                (Operators::default(), server::bind(&config.control.socket, Operators::default())?)
+            }
+            Err(error) => return Err(error),
+        };
         let hooks = hook::prepare(&config.hooks);
 
         let listen = config.api.iter().flat_map(|api| api.listen.iter().copied()).chain(config.metrics);

@@ -179,25 +179,33 @@ pub(super) async fn identified(
     };
     request.extensions_mut().insert(Arc::clone(&principal));
     request.extensions_mut().insert(bounds);
-    let response = match peer {
-        None => next.run(request).await,
-        Some(_) => match gate.shares.take(&principal.actor()).await {
-            Ok(_place) => next.run(request).await,
-            Err(Taken::Own) => {
-                let detail =
-                    "too many requests of the caller are under way; wait for answers to some of them";
-                Refusal::busy(429, detail, 1).into_response()
-            }
-            Err(Taken::All) => {
-                Refusal::busy(503, "too many requests are under way; try again in a moment", 1)
-                    .into_response()
-            }
-        },
+    let looks = request.method().is_safe();
+    let answered = async move {
+        let response = match peer {
+            None => next.run(request).await,
+            Some(_) => match gate.shares.take(&principal.actor()).await {
+                Ok(_place) => next.run(request).await,
+                Err(Taken::Own) => {
+                    let detail =
+                        "too many requests of the caller are under way; wait for answers to some of them";
+                    Refusal::busy(429, detail, 1).into_response()
+                }
+                Err(Taken::All) => {
+                    Refusal::busy(503, "too many requests are under way; try again in a moment", 1)
+                        .into_response()
+                }
+            },
+        };
+        if let Some(refusal) = response.extensions().get::<Refusal>().cloned() {
+            gate.record.refused(&asked, &principal, peer, &refusal).await;
+        }
+        response
     };
-    if let Some(refusal) = response.extensions().get::<Refusal>().cloned() {
-        gate.record.refused(&asked, &principal, peer, &refusal).await;
+    if looks {
+        return answered.await;
     }
-    response
+    // By itself, so that it ends however the connection does: who hangs up while something is done has it on record, too.
+    tokio::spawn(answered).await.unwrap_or_else(|error| Refusal::failed(error.to_string()).into_response())
 }
 
 /// Gives each request an id, and each problem its text.
