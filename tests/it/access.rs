@@ -49,7 +49,12 @@ const ROWS: [Row; 26] = [
     ("/v1/reload", "/v1/reload", Some(""), &["config"]),
     ("/v1/detach", "/v1/detach", Some(r#"{"interfaces":["none"]}"#), &[]),
     ("/v1/changes", "/v1/changes", None, &["read"]),
-    ("/v1/changes/{id}/confirm", "/v1/changes/7/confirm", Some(""), BLOCKERS),
+    (
+        "/v1/changes/{id}/confirm",
+        "/v1/changes/7/confirm",
+        Some(""),
+        &["block:host", "block:prefix/24", "allow"],
+    ),
     ("/v1/tokens", "/v1/tokens", None, &[]),
     ("/v1/tokens", "/v1/tokens", Some(r#"{"name":"x","scopes":["read"],"expires_in":60}"#), &[]),
     ("/v1/tokens/{id}/revoke", "/v1/tokens/aaaaaaaa/revoke", Some(""), &[]),

@@ -127,6 +127,9 @@ pub(super) struct ImportQuery {
     size: Option<u64>,
 }
 
+/// How long an import waits for others.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub(super) async fn import(
     State(shared): State<Shared>,
     caller: Caller,
@@ -139,7 +142,8 @@ pub(super) async fn import(
         return Err(Refusal::invalid("for must be at least 1 second, or absent for good"));
     }
     let places = &shared.imports[usize::from(caller.peer().is_some())];
-    let Ok(_place) = places.try_acquire() else {
+    // One whose sender has hung up is over in a moment.
+    let Ok(Ok(_place)) = tokio::time::timeout(PATIENCE, places.acquire()).await else {
         return Err(Refusal::busy(503, "other imports are under way; try again in a moment", 5));
     };
     // Who may import only so much shall not make room for more.
