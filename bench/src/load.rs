@@ -37,67 +37,39 @@ struct Plan {
     /// Reports or blocks of a request.
     batch: u32,
     connections: u32,
-    rate: u32,
-    /// Whether the rate is one that the daemon has to reach.
-    wanted: bool,
 }
 
 const PLANS: [Plan; 6] = [
-    Plan {
-        name: "blocks, 10,000 in a request, socket",
-        way: Way::Socket,
-        load: Load::Blocks,
-        batch: 10_000,
-        connections: 1,
-        rate: BLOCKS,
-        wanted: true,
-    },
-    Plan {
-        name: "blocks, 10,000 in a request, TLS",
-        way: Way::Tls,
-        load: Load::Blocks,
-        batch: 10_000,
-        connections: 1,
-        rate: BLOCKS,
-        wanted: true,
-    },
-    Plan {
-        name: "reports, 100 in a request, socket",
-        way: Way::Socket,
-        load: Load::Reports,
-        batch: 100,
-        connections: 4,
-        rate: REPORTS,
-        wanted: true,
-    },
-    Plan {
-        name: "reports, 100 in a request, TLS",
-        way: Way::Tls,
-        load: Load::Reports,
-        batch: 100,
-        connections: 4,
-        rate: REPORTS,
-        wanted: true,
-    },
-    Plan {
-        name: "reports, 1 in a request, socket",
-        way: Way::Socket,
-        load: Load::Reports,
-        batch: 1,
-        connections: 16,
-        rate: REPORTS,
-        wanted: false,
-    },
-    Plan {
-        name: "reports, 1 in a request, TLS",
-        way: Way::Tls,
-        load: Load::Reports,
-        batch: 1,
-        connections: 16,
-        rate: REPORTS,
-        wanted: false,
-    },
+    Plan::blocks("blocks, 10,000 in a request, socket", Way::Socket),
+    Plan::blocks("blocks, 10,000 in a request, TLS", Way::Tls),
+    Plan::reports("reports, 100 in a request, socket", Way::Socket, 100, 4),
+    Plan::reports("reports, 100 in a request, TLS", Way::Tls, 100, 4),
+    Plan::reports("reports, 1 in a request, socket", Way::Socket, 1, 16),
+    Plan::reports("reports, 1 in a request, TLS", Way::Tls, 1, 16),
 ];
+
+impl Plan {
+    const fn blocks(name: &'static str, way: Way) -> Self {
+        Self { name, way, load: Load::Blocks, batch: 10_000, connections: 1 }
+    }
+
+    const fn reports(name: &'static str, way: Way, batch: u32, connections: u32) -> Self {
+        Self { name, way, load: Load::Reports, batch, connections }
+    }
+
+    /// In a second.
+    const fn rate(&self) -> u32 {
+        match self.load {
+            Load::Blocks => BLOCKS,
+            Load::Reports => REPORTS,
+        }
+    }
+
+    /// Whether the daemon has to reach the rate: not with requests of one.
+    const fn is_wanted(&self) -> bool {
+        self.batch > 1
+    }
+}
 
 /// Measures, prints, and adds to the report.
 pub(crate) fn run(options: &Options, report: &mut Report) -> Result<()> {
@@ -129,7 +101,7 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
 }
 
 fn one(lab: &limiter_tests::Lab, plan: &Plan, time: Duration) -> Result<Outcome> {
-    let rate = plan.rate * (100 + MARGIN) / 100;
+    let rate = plan.rate() * (100 + MARGIN) / 100;
     let pace = Pace { rate, batch: plan.batch, connections: plan.connections, time };
     Scene::new(lab, plan.way)?.run(plan.load, &pace)
 }
@@ -168,8 +140,8 @@ fn add_targets(plan: &Plan, outcome: &Outcome, report: &mut Report) {
         report.target(Target { id: "R14", what, measured: Spread::exact(value), bound, slack: SAMPLED });
     };
     let name = plan.name;
-    if plan.wanted {
-        target(format!("{name}: a second"), outcome.done.rate(), Bound::AtLeast(plan.rate.into()));
+    if plan.is_wanted() {
+        target(format!("{name}: a second"), outcome.done.rate(), Bound::AtLeast(plan.rate().into()));
     }
     let lost = outcome.not_enforced + outcome.forgotten;
     target(format!("{name}: lost"), f64::from(lost), Bound::AtMost(0.0));
