@@ -6,6 +6,7 @@ use super::{
     ALLOW, Bucket, CELLS, KEY_AT, LENGTH_WORDS, LEVEL_WORDS, Memory, REMOVED, TWIN, WIDE_WORDS, WORDS,
     deadline, hash, home, host_bits, is_full, key, places, probe,
 };
+use crate::hash::low_bits;
 use crate::lists::lengths::{keep_lengths, use_length};
 use crate::lists::{FOR_GOOD, Listed, NoPlace, store};
 
@@ -279,7 +280,7 @@ impl Writer<'_> {
         let free = bucket.iter().position(|word| is_free(&word))?;
         let guest = own.load(Ordering::Relaxed);
         let hash = self.hash(guest >> KEY_AT);
-        if home(hash) == index && self.places(guest >> KEY_AT).0 == first {
+        if home(hash) == index && low_bits(hash, self.buckets()) == first {
             return bucket.get(free);
         }
         match bucket.get(index + 1..)?.iter().find(is_free) {
