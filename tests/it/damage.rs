@@ -127,7 +127,6 @@ fn damages(dice: &mut Dice, good: &[u8]) -> Vec<Damage> {
 fn damaged_state_keeps_nobody_from_starting() {
     in_lab("damage", |lab| {
         let seed = Dice::seed();
-        println!("LIMITER_SEED={seed}");
         let mut dice = Dice::new(seed);
         let sources = Sources::watched(lab)?;
         lab.witness.block(&[ATTACKER])?;

@@ -338,7 +338,6 @@ fn nobody_locks_the_managers_out() {
     let attempts = effort(2_000, 10_000);
     in_lab("danger", |lab| {
         let seed = Dice::seed();
-        println!("LIMITER_SEED={seed}");
         let sources = Sources::watched(lab)?;
         let daemon = started(lab)?;
         let hook = UnixDatagram::unbound()?;
@@ -397,7 +396,6 @@ fn what_is_forced_and_not_confirmed_comes_back() {
     let rounds = effort(4, 20);
     in_lab("forced", |lab| {
         let seed = Dice::seed();
-        println!("LIMITER_SEED={seed}");
         let mut dice = Dice::new(seed);
         let sources = Sources::watched(lab)?;
         let mut daemon = started(lab)?;

@@ -377,7 +377,6 @@ fn what_was_acknowledged_survives_kills() {
     let kills = effort(20, 200);
     in_lab("durable", |lab| {
         let seed = Dice::seed();
-        println!("LIMITER_SEED={seed}");
         let mut dice = Dice::new(seed);
         let mut callers: Vec<Caller> = OWNERS.iter().map(|owner| Caller::new(owner, dice.word())).collect();
         let sources = Sources::watched(lab)?;

@@ -348,7 +348,6 @@ fn malformed_requests_are_refused() {
         let token = daemon.cli.ok(&format!("token create --name odd {scopes}"))?;
         let config = remote::client(pin, b"http/1.1")?;
         let seed = Dice::seed();
-        println!("LIMITER_SEED={seed}");
         let before = daemon.memory()?;
         let socket = &daemon.places.socket;
         let (local, over_tls) = std::thread::scope(|scope| {

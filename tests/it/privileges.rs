@@ -275,6 +275,18 @@ fn a_user_of_its_own_is_enough() {
     });
 }
 
+/// Waits until the daemon answers and its status has a text at this place (RFC 6901).
+fn told(daemon: &Daemon, place: &str) -> Result<String> {
+    let (told, _) = wait::until("the daemon tells", SOON, || {
+        let answer = daemon.cli.run(&["status", "--json"])?;
+        if answer.code == 3 {
+            return Ok(None);
+        }
+        Ok(answer.json()?.pointer(place).and_then(|text| text.as_str()).map(str::to_owned))
+    })?;
+    Ok(told)
+}
+
 /// Root has no right to files of others any more, and is told so.
 #[test]
 fn files_of_others_are_not_read() {
@@ -285,13 +297,7 @@ fn files_of_others_are_not_read() {
         let tables = format!("[[list]]\nname = \"theirs\"\naction = \"block\"\nfile = {file:?}\n");
         let mut daemon = Daemon::prepare(lab, "limiter", &Config { tables, ..Config::default() })?;
         daemon.launch()?;
-        let (problem, _) = wait::until("the daemon answers", SOON, || {
-            let answer = daemon.cli.run(&["status", "--json"])?;
-            if answer.code == 3 {
-                return Ok(None);
-            }
-            Ok(answer.json()?["lists"][0]["problem"].as_str().map(str::to_owned))
-        })?;
+        let problem = told(&daemon, "/lists/0/problem")?;
         ensure!(problem.contains("by owner and mode"), "{problem}");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
         daemon.cli.ok("reload")?;
@@ -307,13 +313,7 @@ fn what_is_not_known_of_a_stranger_is_said() {
         stranger::attach(lab, HOST.interface)?;
         let mut daemon = Daemon::prepare(lab, "limiter", &Config::default())?;
         daemon.launch()?;
-        let (problem, _) = wait::until("the daemon says what is in the way", SOON, || {
-            let answer = daemon.cli.run(&["status", "--json"])?;
-            if answer.code == 3 {
-                return Ok(None);
-            }
-            Ok(answer.json()?["interfaces"][0]["problem"].as_str().map(str::to_owned))
-        })?;
+        let problem = told(&daemon, "/interfaces/0/problem")?;
         ensure!(problem.contains("bpftool prog show id"), "{problem}");
         ensure_kept(&daemon, &KEPT)
     });

@@ -204,7 +204,6 @@ fn every_sequence_has_the_reasons_it_has_on_the_host() {
 #[test]
 fn random_frames_have_the_reason_they_have_on_the_host() {
     let seed = Dice::seed();
-    eprintln!("LIMITER_SEED={seed}");
     let mut dice = Dice::new(seed);
     let frames: Vec<Vec<u8>> = vectors().into_iter().map(|vector| vector.frame).collect();
     let mut disagreements = Disagreements::default();

@@ -13,12 +13,17 @@ impl Dice {
         Self { state: seed }
     }
 
-    /// The seed in the environment variable `LIMITER_SEED`, or else a new one.
+    /// The seed in the environment variable `LIMITER_SEED`, or else a new one. It is printed, so that a test that fails can be
+    /// run again.
     pub fn seed() -> u64 {
-        std::env::var("LIMITER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            u64::from(now.subsec_nanos()) ^ now.as_secs()
-        })
+        let seed =
+            std::env::var("LIMITER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+                let now =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                u64::from(now.subsec_nanos()) ^ now.as_secs()
+            });
+        println!("LIMITER_SEED={seed}");
+        seed
     }
 
     pub fn word(&mut self) -> u64 {
