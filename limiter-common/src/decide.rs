@@ -60,6 +60,18 @@ pub fn rest_ipv4<F: Frame + ?Sized>(
     }
 }
 
+/// [`rest_ipv4`] at [`parse::PLAIN`], of the packets that [`parse::find_plain_ports`] finds; `None` for all others.
+#[inline(always)]
+pub fn rest_plain_ipv4<F: Frame + ?Sized>(
+    frame: &F,
+    listing: Listing,
+    tables: &impl Tables,
+    clock: &impl Clock,
+) -> Option<Reason> {
+    let (packet, transport) = parse::find_plain_ports(frame)?;
+    Some(by_transport(&packet, listing, &transport, tables, clock))
+}
+
 /// The first part of [`judge_ipv4`]: what [`limit_ipv4`] needs.
 ///
 /// # Errors

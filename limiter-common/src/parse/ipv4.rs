@@ -9,9 +9,11 @@ use crate::reason::Reason;
 pub(super) const MIN_HEADER: usize = 20;
 pub(super) const LENGTH_AT: usize = 2;
 pub(super) const SOURCE_AT: usize = 12;
-const DESTINATION_AT: usize = 16;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
+pub(super) const DESTINATION_AT: usize = 16;
+pub(super) const FRAGMENT_AT: usize = 6;
+pub(super) const PROTOCOL_AT: usize = 9;
+pub(super) const MORE_FRAGMENTS: u16 = 0x2000;
+pub(super) const OFFSET: u16 = 0x1fff;
 
 /// The parts of the header that are judged after the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +38,8 @@ fn field<F: Frame + ?Sized, const N: usize>(frame: &F, at: usize, offset: usize)
 #[inline(always)]
 pub(crate) fn addresses<F: Frame + ?Sized>(frame: &F, at: usize) -> Result<(Packet, Header), Reason> {
     let [version] = field(frame, at, 0)?;
-    let (len, fragment): ([u8; 2], [u8; 2]) = (field(frame, at, LENGTH_AT)?, field(frame, at, 6)?);
-    let [protocol] = field(frame, at, 9)?;
+    let (len, fragment): ([u8; 2], [u8; 2]) = (field(frame, at, LENGTH_AT)?, field(frame, at, FRAGMENT_AT)?);
+    let [protocol] = field(frame, at, PROTOCOL_AT)?;
     let (source, destination): ([u8; 4], [u8; 4]) =
         (field(frame, at, SOURCE_AT)?, field(frame, at, DESTINATION_AT)?);
     if version >> 4 != 4 {

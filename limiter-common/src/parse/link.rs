@@ -2,8 +2,10 @@
 
 use network_types::eth::EtherType;
 
-use super::{MAX_MPLS_LABELS, MAX_VLAN_TAGS, ipv4, ipv6};
+use super::{MAX_MPLS_LABELS, MAX_VLAN_TAGS, ipv4, ipv6, upper};
+use crate::address::Address;
 use crate::frame::Frame;
+use crate::packet::{Packet, Transport};
 use crate::reason::Reason;
 
 /// Offset of the EtherType, behind the two MAC addresses.
@@ -41,6 +43,9 @@ pub const PLAIN: usize = ETHER_TYPE_AT + 2;
 /// Bytes of such a frame up to the end of the shortest IPv4 header.
 const PLAIN_HEADERS: usize = PLAIN + ipv4::MIN_HEADER;
 
+/// First byte of an IPv4 header without options.
+const NO_OPTIONS: u8 = 0x45;
+
 /// The source, if [`find_network`] finds IPv4 at [`PLAIN`], and a header that can be judged; else `None`.
 #[inline(always)]
 pub fn find_plain_ipv4<F: Frame + ?Sized>(frame: &F) -> Option<u32> {
@@ -50,6 +55,50 @@ pub fn find_plain_ipv4<F: Frame + ?Sized>(frame: &F) -> Option<u32> {
     let source = frame.field::<PLAIN_HEADERS, 4>(0, PLAIN + ipv4::SOURCE_AT)?;
     let plain = u16::from_ne_bytes(ether_type) == IPV4.to_be() && version & 0xf0 == 0x40;
     plain.then(|| u32::from_be_bytes(source))
+}
+
+/// The packet of a frame for which [`find_plain_ipv4`] finds a source, and its ports, if it is a whole TCP or UDP
+/// datagram behind a header without options, as most are. `None` says nothing.
+///
+/// What [`super::network`] and [`super::transport`] find, in a third of the instructions.
+#[inline(always)]
+pub fn find_plain_ports<F: Frame + ?Sized>(frame: &F) -> Option<(Packet, Transport)> {
+    // Behind the IPv4 header, the ports of both and what is looked at of TCP.
+    const HEADERS: usize = PLAIN_HEADERS + 16;
+    let [version] = frame.field::<HEADERS, 1>(0, PLAIN)?;
+    let total_len = number(frame.field::<HEADERS, 2>(0, PLAIN + ipv4::LENGTH_AT)?);
+    let fragment = number(frame.field::<HEADERS, 2>(0, PLAIN + ipv4::FRAGMENT_AT)?);
+    let [protocol] = frame.field::<HEADERS, 1>(0, PLAIN + ipv4::PROTOCOL_AT)?;
+    let source = frame.field::<HEADERS, 4>(0, PLAIN + ipv4::SOURCE_AT)?;
+    let destination = frame.field::<HEADERS, 4>(0, PLAIN + ipv4::DESTINATION_AT)?;
+    let port = frame.field::<HEADERS, 2>(0, PLAIN_HEADERS + upper::PORT_AT)?;
+    let (least, len) = match protocol {
+        upper::TCP => {
+            let [offset] = frame.field::<HEADERS, 1>(0, PLAIN_HEADERS + upper::TCP_OFFSET_AT)?;
+            (upper::TCP_HEADER, usize::from(offset >> 4) * 4)
+        }
+        upper::UDP => {
+            let len = frame.field::<HEADERS, 2>(0, PLAIN_HEADERS + upper::UDP_LENGTH_AT)?;
+            (upper::UDP_HEADER, number(len))
+        }
+        _ => return None,
+    };
+    let fits = len >= least && ipv4::MIN_HEADER + len <= total_len && PLAIN + total_len <= frame.len();
+    if !fits || version != NO_OPTIONS || fragment & usize::from(ipv4::MORE_FRAGMENTS | ipv4::OFFSET) != 0 {
+        return None;
+    }
+    let packet = Packet {
+        source: Address::V4(source),
+        destination: Address::V4(destination),
+        frame_len: frame.len(),
+        neighbour: false,
+    };
+    Some((packet, Transport::with_port(protocol, u16::from_be_bytes(port))))
+}
+
+#[inline(always)]
+fn number(bytes: [u8; 2]) -> usize {
+    usize::from(u16::from_be_bytes(bytes))
 }
 
 /// Whether [`find_network`] finds IPv6 at [`PLAIN`].
@@ -75,10 +124,10 @@ const SURELY_FULL: usize = 1280;
 pub fn is_one_buffer<F: Frame + ?Sized>(first: &F, plain_ipv4: bool) -> bool {
     let behind = if plain_ipv4 {
         let len = first.field::<PLAIN_HEADERS, 2>(0, PLAIN + ipv4::LENGTH_AT);
-        len.map(|len| usize::from(u16::from_be_bytes(len))).filter(|len| *len >= ipv4::MIN_HEADER)
+        len.map(number).filter(|len| *len >= ipv4::MIN_HEADER)
     } else if is_plain_ipv6(first) {
         // 0 if the length is told elsewhere, or not at all.
-        let len = first.read(PLAIN + ipv6::LENGTH_AT).map(|len| usize::from(u16::from_be_bytes(len)));
+        let len = first.read(PLAIN + ipv6::LENGTH_AT).map(number);
         len.filter(|len| *len > 0).map(|len| len + ipv6::HEADER)
     } else {
         None

@@ -7,16 +7,20 @@ use crate::frame::Frame;
 use crate::packet::{Fragment, Transport};
 use crate::reason::Reason;
 
-const TCP: u8 = IpProto::Tcp as u8;
-const UDP: u8 = IpProto::Udp as u8;
+pub(super) const TCP: u8 = IpProto::Tcp as u8;
+pub(super) const UDP: u8 = IpProto::Udp as u8;
 const SCTP: u8 = IpProto::Sctp as u8;
 pub(super) const ICMP: u8 = IpProto::Icmp as u8;
 pub(super) const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 
 pub(super) const ICMP_HEADER: usize = 8;
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
+pub(super) const TCP_HEADER: usize = 20;
+pub(super) const UDP_HEADER: usize = 8;
 const SCTP_HEADER: usize = 12;
+/// Offset of the destination port, and of the fields that tell a length.
+pub(super) const PORT_AT: usize = 2;
+pub(super) const TCP_OFFSET_AT: usize = 12;
+pub(super) const UDP_LENGTH_AT: usize = 4;
 
 const ICMP_UNREACHABLE: u8 = 3;
 const ICMP_FRAGMENTATION_NEEDED: u8 = 4;

@@ -64,6 +64,15 @@ pub fn plain_frames_need_no_walk(frame: &[u8]) {
         let walked = parse::network(frame).map(|(packet, _)| packet.source);
         assert_eq!(walked, Ok(Address::V4(source.to_be_bytes())));
     }
+    if let (Some(_), Some((packet, transport))) =
+        (parse::find_plain_ipv4(frame), parse::find_plain_ports(frame))
+    {
+        let (walked, header) = parse::network(frame).expect("it is found otherwise");
+        assert_eq!(packet, walked);
+        for super_frames in [false, true] {
+            assert_eq!(parse::transport(frame, &header, Lengths { super_frames }), Ok(transport));
+        }
+    }
     assert_eq!(parse::is_plain_ipv6(frame), found == Ok(parse::Network::V6 { at: plain }));
 }
 

@@ -83,6 +83,10 @@ fn impossible() -> Vec<Vector> {
         let odd = fragment(protocol::UDP, 4, true, vec![0; 16 + len]);
         vectors.push(listed(format!("p37_more_and_{len}_odd_bytes"), odd, BadFragment));
     }
+    // Its own length says that nothing is missing.
+    let mut whole = [0; 17];
+    whole[..6].copy_from_slice(&[0x9c, 0x40, 0, 9, 0, 17]);
+    vectors.push(listed("p37_first_more_and_odd", fragment(protocol::UDP, 0, true, whole), BadFragment));
     let blocked = Ipv4 { source: BLOCKED_V4, ..default() };
     let odd = fragment_of(blocked, protocol::UDP, 4, true, [0; 9]);
     vectors.push(listed("p37_more_and_odd_blocked", odd, Blocked));
