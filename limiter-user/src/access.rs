@@ -13,6 +13,7 @@ mod certificate;
 mod digest;
 mod fetch;
 mod jwt;
+mod keyring;
 mod keys;
 mod names;
 mod principal;

@@ -11,10 +11,13 @@ use std::sync::Arc;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 
+pub(crate) use client::client_and_left_out;
 pub use client::{Trust, client};
 pub use pin::{InvalidPin, Pin, PinMismatch};
 pub use server::{Identity, load, pin_of};
 
+/// The issuers that Debian and its relatives trust.
+pub(crate) const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// What both ends speak.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 /// Protocol names of ALPN (RFC 7301): HTTP/2.

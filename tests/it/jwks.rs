@@ -111,7 +111,10 @@ struct Caller<'a> {
 impl Caller<'_> {
     fn status(&mut self, issuer: &Issuer) -> Result<u16> {
         self.next += 1;
-        let from = Ipv4Addr::from(u32::from(NETWORK) + self.next);
+        self.status_from(Ipv4Addr::from(u32::from(NETWORK) + self.next), issuer)
+    }
+
+    fn status_from(&self, from: Ipv4Addr, issuer: &Issuer) -> Result<u16> {
         let (jwt, config) = (issuer.jwt("limiter:read", &json!({}))?, Arc::clone(&self.config));
         let ask = || Session::open_from(from, config)?.ask("GET", "/v1/counters", &jwt, "");
         Ok(self.lab.outside.enter(ask)?.status)
@@ -155,7 +158,11 @@ fn keys_behind_a_url_are_kept_up_to_date() {
         remote::launch(&mut daemon)?;
         daemon.wait_logged("no JWT is accepted")?;
         let mut caller = Caller { lab, config: remote::client(pin, b"http/1.1")?, next: 0 };
-        ensure!(caller.status(&first)? == 401, "accepted without a key");
+        // It cannot be told who they are, which is no mistake of theirs: nobody has to wait for it.
+        for _ in 0..20 {
+            let status = caller.status_from(Ipv4Addr::from(u32::from(NETWORK) + 0xFF00), &first)?;
+            ensure!(status == 503, "without keys, the answer is {status}");
+        }
         site.start(lab)?;
         let took = caller.wait(&first, 200)?;
         println!("the issuer came up: its keys were there after {took:.1?}");
@@ -208,6 +215,19 @@ fn keys_behind_a_url_are_kept_up_to_date() {
             Ok(daemon.log().contains("invalid peer certificate"))
         })?;
         ensure!(caller.status(&second)? == 200, "the keys are forgotten because of an impostor");
+
+        // The configuration names another place: nobody is refused until its keys are there, and then they count alone.
+        let text = fs::read_to_string(&daemon.places.config)?;
+        lab.scratch.write("others.pem", others.pem())?;
+        fs::write(&daemon.places.config, text.replace("login.pem", "others.pem"))?;
+        daemon.cli.ok("reload")?;
+        let mut answers = Vec::new();
+        wait::until_true("the keys of the other place are used", PATIENCE, || {
+            answers.push(caller.status(&second)?);
+            Ok(answers.last() == Some(&401))
+        })?;
+        ensure!(answers.iter().filter(|status| **status != 200).count() == 1, "{answers:?}");
+        ensure!(caller.status(&third)? == 200, "the other place's keys are not used");
         Ok(())
     });
 }

@@ -2,19 +2,21 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use limiter_common::{Address, Prefix};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::authorization::{self, Credential};
 use super::backoff::Backoff;
 use super::caps::Caps;
 use super::certificate::Certificate;
-use super::fetch;
+use super::fetch::Fetcher;
 use super::jwt::{self, Rejected};
+use super::keyring::Keyring;
 use super::keys::Keys;
 use super::principal::{Kind, Principal};
 use super::quota::{OverQuota, Quotas};
@@ -31,6 +33,8 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 const RETRY: Duration = Duration::from_secs(30);
 /// Between two attempts in any case: anybody can show a JWT with a key that is not known.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Who shows a JWT when there are no keys is told to come again after so long: an attempt may be under way.
+const SOON: Duration = Duration::from_secs(10);
 
 /// Knows all who may come, and what they have used of their quotas.
 #[derive(Debug)]
@@ -51,10 +55,8 @@ pub struct Authenticator {
 #[derive(Debug, Default)]
 struct Roles {
     access: Access,
-    /// The keys of `access.oauth`, as they were last read without a mistake.
-    keys: Keys,
-    /// Why they are not as in their file.
-    problem: Option<String>,
+    /// Of `access.oauth`.
+    keys: Keyring,
     /// From where nobody has to wait, whatever they get wrong.
     protected: Vec<Prefix>,
 }
@@ -77,21 +79,39 @@ pub enum Unauthenticated {
 }
 
 impl Unauthenticated {
-    /// The status of the answer: 401, 403 if it is known who it is, 429 if they have to wait.
+    /// The status of the answer: 401, 403 if it is known who it is, 429 if they have to wait, 503 if it cannot be told who
+    /// it is for now.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
             Self::Wait(_) => 429,
+            Self::Jwt(Rejected::NoKeys) => 503,
             Self::NoRole | Self::Token(TokenRefused::Elsewhere) => 403,
             Self::Missing | Self::Malformed | Self::NoIssuer | Self::Token(_) | Self::Jwt(_) => 401,
         }
     }
 
-    /// Whether it may have been a guess. Who has the secret of a token that has expired does not guess.
+    /// When it may be worth another attempt.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Wait(wait) => Some(*wait),
+            Self::Jwt(Rejected::NoKeys) => Some(SOON),
+            Self::Missing
+            | Self::Malformed
+            | Self::Token(_)
+            | Self::Jwt(_)
+            | Self::NoIssuer
+            | Self::NoRole => None,
+        }
+    }
+
+    /// Whether it may have been a guess. Who has the secret of a token that has expired does not guess, and of whom cannot
+    /// be told whether they do, nothing was looked at that takes any work.
     fn is_a_guess(&self) -> bool {
         match self {
             Self::Malformed | Self::NoIssuer | Self::Token(TokenRefused::Wrong) => true,
-            Self::Jwt(rejected) => !rejected.is_signed(),
+            Self::Jwt(rejected) => rejected.is_a_guess(),
             Self::Missing | Self::NoRole | Self::Wait(_) => false,
             Self::Token(TokenRefused::Revoked | TokenRefused::Expired | TokenRefused::Elsewhere) => false,
         }
@@ -147,11 +167,11 @@ impl Authenticator {
     /// What operators should know, as sentences.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.warning.iter().cloned().chain(self.roles().problem.clone()).collect()
+        self.warning.iter().cloned().chain(self.roles().keys.problem()).collect()
     }
 
     /// Goes by this configuration from now on, and reads the issuer's keys. If they cannot be read, those of before stay,
-    /// if they were of the same issuer; [`Self::warnings`] says so.
+    /// if they were of the same issuer, and for some minutes if they were from elsewhere; [`Self::warnings`] says so.
     pub fn configure(&self, access: &Access, protected: &[Prefix]) {
         let configuring = self.configuring();
         self.replace(&configuring, access, protected);
@@ -160,16 +180,16 @@ impl Authenticator {
 
     /// Fetches keys that are behind a URL: now and then, and when a JWT names one that is not known. Never ends.
     pub async fn fetch_keys(&self) {
-        let mut patience = RETRY;
+        let (mut fetcher, mut patience) = (Fetcher::default(), RETRY);
         loop {
             // An error means that nobody asked for it before.
             let _ = tokio::time::timeout(patience, self.wanted.notified()).await;
             let roles = self.roles();
             let Some(OAuth { jwks: Jwks::Url(url), .. }) = &roles.access.oauth else { continue };
-            let fetched = fetch::fetch(url, LONGEST_KEYS as usize).await;
+            let fetched = fetcher.fetch(url, LONGEST_KEYS as usize).await;
             let keys = fetched.and_then(|bytes| Keys::parse(&bytes).map_err(|error| error.to_string()));
             patience = if keys.is_ok() { FRESH } else { RETRY };
-            self.take(url, keys.map_err(|why| format!("api.oauth: cannot use the keys at {url}: {why}")));
+            self.take(url, keys);
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -182,15 +202,14 @@ impl Authenticator {
         if !matches!(&oauth.jwks, Jwks::Url(still) if still == url) {
             return;
         }
-        let (keys, problem) = former.kept_unless(fetched, oauth);
-        if let Some(problem) = problem.as_ref().filter(|problem| former.problem.as_ref() != Some(problem)) {
-            tracing::warn!("{problem}");
-        }
-        if problem.is_none() && (former.problem.is_some() || former.keys != keys) {
+        let keys = former.keys.read(fetched, Instant::now());
+        tell(&former.keys, &keys);
+        if keys.problem().is_none() && (former.keys.problem().is_some() || former.keys.keys() != keys.keys())
+        {
             tracing::info!("the keys of {} were fetched from {url}", oauth.issuer);
         }
         let (access, protected) = (former.access.clone(), former.protected.clone());
-        self.set(Roles { access, keys, problem, protected });
+        self.set(Roles { access, keys, protected });
     }
 
     fn set(&self, roles: Roles) {
@@ -198,23 +217,12 @@ impl Authenticator {
     }
 
     fn replace(&self, _: &MutexGuard<'_, ()>, access: &Access, protected: &[Prefix]) {
-        let former = self.roles();
-        let (keys, problem) = match &access.oauth {
-            None => (Keys::default(), None),
-            Some(oauth) => match &oauth.jwks {
-                Jwks::File(path) => former.kept_unless(read_keys(path), oauth),
-                // They come later.
-                Jwks::Url(_)
-                    if former.access.oauth.as_ref().is_some_and(|former| former.has_keys_of(oauth)) =>
-                {
-                    (former.keys.clone(), former.problem.clone())
-                }
-                Jwks::Url(url) => {
-                    (Keys::default(), Some(format!("api.oauth: no JWT is accepted before {url} was fetched")))
-                }
-            },
-        };
-        self.set(Roles { access: access.clone(), keys, problem, protected: protected.to_vec() });
+        let now = Instant::now();
+        let mut keys = self.roles().keys.configured(access.oauth.as_ref(), now);
+        if let Some(OAuth { jwks: Jwks::File(path), .. }) = &access.oauth {
+            keys = keys.read(read_keys(path), now);
+        }
+        self.set(Roles { access: access.clone(), keys, protected: protected.to_vec() });
     }
 
     /// What is to be done every minute: the keys are read again, and what is known of the use of tokens is written.
@@ -224,10 +232,7 @@ impl Authenticator {
         if roles.access.oauth.is_some() {
             // Held since before: or a reload meanwhile would be undone.
             self.replace(&configuring, &roles.access, &roles.protected);
-            let problem = self.roles().problem.clone();
-            if let Some(problem) = problem.filter(|problem| Some(problem) != roles.problem.as_ref()) {
-                tracing::warn!("{problem}");
-            }
+            tell(&roles.keys, &self.roles().keys);
         }
         drop(configuring);
         if let Err(error) = self.tokens.flush() {
@@ -266,7 +271,7 @@ impl Authenticator {
             }
             Ok(Credential::Jwt(jwt)) => roles.subject_of(jwt, peer, now),
         };
-        if outcome == Err(Unauthenticated::Jwt(Rejected::NoKey)) {
+        if let Err(Unauthenticated::Jwt(Rejected::NoKey | Rejected::NoKeys)) = outcome {
             // The issuer may have a new one.
             self.wanted.notify_one();
         }
@@ -304,27 +309,14 @@ impl Authenticator {
     }
 }
 
-impl OAuth {
-    /// Whether its keys are from where those of `other` are.
-    fn has_keys_of(&self, other: &Self) -> bool {
-        (&self.issuer, &self.jwks) == (&other.issuer, &other.jwks)
+/// Says in the log what has become a problem.
+fn tell(former: &Keyring, keys: &Keyring) {
+    if let Some(problem) = keys.problem().filter(|problem| Some(problem) != former.problem().as_ref()) {
+        tracing::warn!("{problem}");
     }
 }
 
 impl Roles {
-    /// The keys that were read; if they could not be, those of before, if they are of the same issuer. And what operators
-    /// should know of it.
-    fn kept_unless(&self, read: Result<Keys, String>, oauth: &OAuth) -> (Keys, Option<String>) {
-        let same_issuer = self.access.oauth.as_ref().is_some_and(|former| former.issuer == oauth.issuer);
-        match read {
-            Ok(keys) => (keys, None),
-            Err(why) if same_issuer && self.keys != Keys::default() => {
-                (self.keys.clone(), Some(format!("{why}; those of before are used")))
-            }
-            Err(why) => (Keys::default(), Some(format!("{why}; no JWT is accepted"))),
-        }
-    }
-
     fn bearer_of(&self, certificate: &Certificate, peer: IpAddr) -> Result<Principal, Unauthenticated> {
         let client = certificate.find(&self.access.clients).ok_or(Unauthenticated::NoRole)?;
         if !client.caps.admit(Address::from(peer)) {
@@ -342,7 +334,7 @@ impl Roles {
         let OAuth { issuer, audience, roles, .. } =
             self.access.oauth.as_ref().ok_or(Unauthenticated::NoIssuer)?;
         let verified =
-            jwt::verify(jwt, &self.keys, issuer, audience, now.wall).map_err(Unauthenticated::Jwt)?;
+            jwt::verify(jwt, self.keys.keys(), issuer, audience, now.wall).map_err(Unauthenticated::Jwt)?;
         let has = roles
             .iter()
             .filter(|role| verified.scopes.contains(&role.scope) && role.caps.admit(Address::from(peer)));
@@ -357,16 +349,14 @@ impl Roles {
     }
 }
 
-fn read_keys(path: &PathBuf) -> Result<Keys, String> {
+fn read_keys(path: &Path) -> Result<Keys, String> {
     use std::io::Read;
 
-    let failed =
-        |why: &dyn fmt::Display| format!("api.oauth: cannot use the keys in {}: {why}", path.display());
     let mut contents = Vec::new();
-    let file = std::fs::File::open(path)
-        .map_err(|error| failed(&format_args!("{error}{}", crate::privileges::hint(&error))))?;
-    file.take(LONGEST_KEYS.into()).read_to_end(&mut contents).map_err(|error| failed(&error))?;
-    Keys::parse(&contents).map_err(|error| failed(&error))
+    let file =
+        std::fs::File::open(path).map_err(|error| format!("{error}{}", crate::privileges::hint(&error)))?;
+    file.take(LONGEST_KEYS.into()).read_to_end(&mut contents).map_err(|error| error.to_string())?;
+    Keys::parse(&contents).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

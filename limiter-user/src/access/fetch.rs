@@ -2,6 +2,7 @@
 //! the configuration says.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, HOST};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -20,24 +22,51 @@ use crate::tls::{self, Trust};
 /// For all of it: the name, the connection, the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is at `from`, if it has at most `longest` bytes.
-///
-/// # Errors
-///
-/// Why it cannot be had, as a text.
-pub(super) async fn fetch(from: &KeysUrl, longest: usize) -> Result<Bytes, String> {
-    match tokio::time::timeout(PATIENCE, get(from, longest)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(format!("it did not come within {} s", PATIENCE.as_secs())),
+/// Fetches again and again.
+#[derive(Debug, Default)]
+pub(super) struct Fetcher {
+    /// Issuers of the system's that could not be understood the last time.
+    left_out: usize,
+}
+
+impl Fetcher {
+    /// What is at `from`, if it has at most `longest` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be had, as a text.
+    pub(super) async fn fetch(&mut self, from: &KeysUrl, longest: usize) -> Result<Bytes, String> {
+        let fetched = async {
+            let config = self.trust(from.ca.clone()).await?;
+            get(config, from, longest).await
+        };
+        match tokio::time::timeout(PATIENCE, fetched).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("it did not come within {} s", PATIENCE.as_secs())),
+        }
+    }
+
+    /// Whoever those in `ca` vouch for. They are read each time, since they change with the system.
+    async fn trust(&mut self, ca: PathBuf) -> Result<Arc<ClientConfig>, String> {
+        let shown = ca.display().to_string();
+        let read = tokio::task::spawn_blocking(move || {
+            tls::client_and_left_out(Trust { pins: &[], ca: Some(&ca), identity: None })
+        });
+        let (config, left_out) = read.await.map_err(said)?.map_err(|error| format!("{error:#}"))?;
+        if left_out > 0 && left_out != self.left_out {
+            tracing::warn!(
+                "{left_out} of the certificates in {shown} cannot be understood; going by the others"
+            );
+        }
+        self.left_out = left_out;
+        Ok(config)
     }
 }
 
-async fn get(from: &KeysUrl, longest: usize) -> Result<Bytes, String> {
-    let config = tls::client(Trust { pins: &[], ca: Some(&from.ca), identity: None });
-    let config = config.map_err(|error| format!("{error:#}"))?;
+async fn get(config: Arc<ClientConfig>, from: &KeysUrl, longest: usize) -> Result<Bytes, String> {
     let name = ServerName::try_from(from.host().to_owned()).map_err(said)?;
     let stream = TcpStream::connect((from.host(), from.port())).await.map_err(said)?;
-    let stream = TlsConnector::from(Arc::clone(&config)).connect(name, stream).await.map_err(said)?;
+    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(said)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
     let request = hyper::Request::get(from.path())
         .header(HOST, from.authority())

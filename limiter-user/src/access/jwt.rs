@@ -29,6 +29,8 @@ pub enum Rejected {
     Critical,
     /// The set has no key for it.
     NoKey,
+    /// There is no set yet, and it says that it is from the issuer: it cannot be told whether it is.
+    NoKeys,
     Signature,
     /// From somebody else.
     Issuer,
@@ -41,11 +43,13 @@ pub enum Rejected {
 }
 
 impl Rejected {
-    /// Whether the issuer has signed it: then it is not a guess.
-    pub(super) fn is_signed(self) -> bool {
+    /// Whether it may have been a guess: not if the issuer has signed it, or nobody could tell.
+    pub(super) fn is_a_guess(self) -> bool {
         match self {
-            Self::Malformed | Self::Algorithm | Self::Critical | Self::NoKey | Self::Signature => false,
-            Self::Issuer | Self::Audience | Self::Expired | Self::NotYet | Self::Subject => true,
+            Self::Malformed | Self::Algorithm | Self::Critical | Self::NoKey | Self::Signature => true,
+            Self::NoKeys | Self::Issuer | Self::Audience | Self::Expired | Self::NotYet | Self::Subject => {
+                false
+            }
         }
     }
 }
@@ -57,6 +61,7 @@ impl fmt::Display for Rejected {
             Self::Algorithm => "the JWT is not signed with RS256, ES256 or EdDSA",
             Self::Critical => "the JWT asks for an extension that is not known",
             Self::NoKey => "the JWT is signed with a key that is not known",
+            Self::NoKeys => "JWTs cannot be checked at the moment; try again in a moment",
             Self::Signature => "the signature of the JWT is wrong",
             Self::Issuer => "the JWT is of another issuer",
             Self::Audience => "the JWT is for another audience",
@@ -97,6 +102,12 @@ struct Claims {
     scp: Option<OneOrMany>,
 }
 
+/// What a token says of itself that was not checked.
+#[derive(Deserialize)]
+struct Said {
+    iss: String,
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
@@ -135,14 +146,17 @@ pub(super) fn verify(
     if header.crit.is_some() {
         return Err(Rejected::Critical);
     }
-    keys.verify(algorithm, header.kid.as_deref(), message.as_bytes(), &decode(signature)?).map_err(
-        |why| match why {
+    let (signature, claims) = (decode(signature)?, decode(claims)?);
+    keys.verify(algorithm, header.kid.as_deref(), message.as_bytes(), &signature).map_err(|why| {
+        let of_issuer = || serde_json::from_slice(&claims).is_ok_and(|Said { iss }| iss == issuer);
+        match why {
+            NotSigned::NoKey if keys.is_empty() && of_issuer() => Rejected::NoKeys,
             NotSigned::NoKey => Rejected::NoKey,
             NotSigned::Wrong => Rejected::Signature,
-        },
-    )?;
+        }
+    })?;
 
-    let claims: Claims = serde_json::from_slice(&decode(claims)?).or(Err(Rejected::Malformed))?;
+    let claims: Claims = serde_json::from_slice(&claims).or(Err(Rejected::Malformed))?;
     if claims.iss != issuer {
         return Err(Rejected::Issuer);
     }

@@ -103,6 +103,10 @@ impl Keys {
         Ok(Self(keys))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether one of the keys has made this signature. A token that names a key is held to it.
     pub(super) fn verify(
         &self,

@@ -10,9 +10,8 @@ use super::file::{MAX_NAME, is_name, path};
 use super::reader::{Table, Value};
 use crate::access::{Caps, Scope, Scopes, Width};
 use crate::duration::Lifetime;
+use crate::tls::SYSTEM_CA;
 
-/// Whom Debian and its relatives trust.
-const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The longest name, issuer, audience or scope of others.
 const MAX_TEXT: usize = 512;
 

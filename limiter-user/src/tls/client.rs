@@ -12,14 +12,14 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
 use super::pin::{Pin, PinMismatch};
-use super::{HTTP_1_1, VERSIONS, files, provider};
+use super::{HTTP_1_1, SYSTEM_CA, VERSIONS, files, provider};
 
 /// What proves that a server is the one that is meant.
 #[derive(Debug, Clone, Copy)]
 pub struct Trust<'a> {
     /// It has one of these keys. Name and dates of its certificate do not matter then, unless there is an issuer too.
     pub pins: &'a [Pin],
-    /// A file of issuers, one of which vouches for its name.
+    /// A file of issuers, one of which vouches for its name. Of the system's, what cannot be understood is left out.
     pub ca: Option<&'a Path>,
     /// What this client shows: its certificate and key.
     pub identity: Option<(&'a Path, &'a Path)>,
@@ -31,17 +31,23 @@ pub struct Trust<'a> {
 ///
 /// If there is neither pin nor issuer, or a file cannot be read.
 pub fn client(trust: Trust<'_>) -> anyhow::Result<Arc<ClientConfig>> {
+    client_and_left_out(trust).map(|(config, _)| config)
+}
+
+/// The same, and how many issuers of the system's were left out.
+pub(crate) fn client_and_left_out(trust: Trust<'_>) -> anyhow::Result<(Arc<ClientConfig>, usize)> {
     ensure!(
         !trust.pins.is_empty() || trust.ca.is_some(),
         "nothing tells who the server is; say --pin, which `limiter api pin` on the server prints, or --ca"
     );
     let provider = provider();
-    let issuers = match trust.ca {
-        None => None,
+    let (issuers, left_out) = match trust.ca {
+        None => (None, 0),
         Some(path) => {
-            let verifier =
-                WebPkiServerVerifier::builder_with_provider(files::roots(path)?, Arc::clone(&provider));
-            Some(verifier.build().with_context(|| path.display().to_string())?)
+            let system = path == Path::new(SYSTEM_CA);
+            let (roots, left_out) = if system { files::bundle(path)? } else { (files::roots(path)?, 0) };
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
+            (Some(verifier.build().with_context(|| path.display().to_string())?), left_out)
         }
     };
     let verifier = Verifier { pins: trust.pins.to_vec(), issuers, provider: Arc::clone(&provider) };
@@ -54,7 +60,7 @@ pub fn client(trust: Trust<'_>) -> anyhow::Result<Arc<ClientConfig>> {
             .with_context(|| format!("{} is not the key of {}", key.display(), certificate.display()))?,
     };
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), left_out))
 }
 
 /// Asks for all that was given: the key if pinned, the issuer if named.

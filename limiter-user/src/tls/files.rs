@@ -40,6 +40,23 @@ pub(super) fn roots(path: &Path) -> anyhow::Result<Arc<RootCertStore>> {
     Ok(Arc::new(roots))
 }
 
+/// The certificates of issuers in a bundle that others maintain, and how many of it were left out: one that cannot be
+/// understood is no reason to do without all others.
+pub(super) fn bundle(path: &Path) -> anyhow::Result<(Arc<RootCertStore>, usize)> {
+    let (text, _) = read(path)?;
+    let (mut certificates, mut left_out) = (Vec::new(), 0);
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        match certificate {
+            Ok(certificate) => certificates.push(certificate),
+            Err(_) => left_out += 1,
+        }
+    }
+    let mut roots = RootCertStore::empty();
+    let (used, odd) = roots.add_parsable_certificates(certificates);
+    ensure!(used > 0, "{} has no certificate of an issuer that can be used", path.display());
+    Ok((Arc::new(roots), left_out + odd))
+}
+
 /// The first key, if nobody else can read it.
 pub(super) fn key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
     let (text, mode) = read(path)?;
@@ -83,5 +100,47 @@ fn told(error: &pem::Error) -> &'static str {
             "it has no key; expected PEM, that is -----BEGIN PRIVATE KEY-----, without a passphrase"
         }
         pem::Error::Io(_) | pem::Error::SectionTooLarge | _ => "cannot be understood as PEM",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+
+    fn pem() -> String {
+        let params = CertificateParams::new(["issuer".to_owned()]).unwrap();
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    }
+
+    fn odd(body: &str) -> String {
+        format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    }
+
+    #[test]
+    fn a_bundle_does_without_what_cannot_be_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bundle.pem");
+        let parts = [
+            pem(),
+            odd("bm8gY2VydGlmaWNhdGU="),
+            odd("!"),
+            "# A comment\n".to_owned(),
+            pem(),
+            "-----BEGIN CERTIFICATE-----\nbm8=".to_owned(),
+        ];
+        std::fs::write(&path, parts.concat()).unwrap();
+        let (roots, left_out) = bundle(&path).unwrap();
+        assert_eq!((roots.len(), left_out), (2, 3));
+        // An operator's own has to be right as a whole.
+        assert!(super::roots(&path).is_err());
+        for own in [parts[..2].concat(), parts[..3].concat()] {
+            std::fs::write(&path, own).unwrap();
+            assert!(super::roots(&path).is_err());
+        }
+        for nothing in [String::new(), parts[1..4].concat()] {
+            std::fs::write(&path, nothing).unwrap();
+            assert!(bundle(&path).unwrap_err().to_string().contains("no certificate of an issuer"));
+        }
     }
 }

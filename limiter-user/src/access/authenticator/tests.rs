@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use limiter_common::Nanos;
@@ -8,7 +9,7 @@ use super::*;
 use crate::access::issuer::{AUDIENCE, ISSUER, Issuer, NOON};
 use crate::access::tokens::Wanted;
 use crate::access::{Need, PerMinute, Scope};
-use crate::config::{Client, ClientName, Role};
+use crate::config::{Client, ClientName, KeysUrl, Role};
 
 fn at(seconds: u64) -> Now {
     let wall: SystemTime = UNIX_EPOCH + Duration::from_secs(NOON + seconds);
@@ -220,7 +221,70 @@ fn keys_that_cannot_be_read_leave_those_of_before() {
     fixture.authenticator.configure(&access, &[]);
     assert!(fixture.authenticator.warnings()[0].contains("no JWT is accepted"));
     let jwt = other.jwt(&json!({"iss": "https://elsewhere"}));
-    assert_eq!(fixture.bearer(HERE, &jwt, at(0)), Err(Unauthenticated::Jwt(Rejected::NoKey)));
+    assert_eq!(fixture.bearer(HERE, &jwt, at(0)), Err(Unauthenticated::Jwt(Rejected::NoKeys)));
+}
+
+/// Nobody has to wait because the issuer is down, and who is nobody learns nothing by that.
+#[test]
+fn before_the_keys_are_there_nobody_guesses_who_names_the_issuer() {
+    let fixture = Fixture::new();
+    let url = KeysUrl::new("https://127.0.0.1/jwks.json", "/ca.pem".into()).unwrap();
+    let mut access = fixture.access();
+    let oauth = access.oauth.as_mut().unwrap();
+    (oauth.issuer, oauth.jwks) = ("https://new.example.net".to_owned(), Jwks::Url(url.clone()));
+    fixture.authenticator.configure(&access, &[]);
+    let jwt = fixture.issuer.jwt(&json!({"iss": "https://new.example.net"}));
+    for _ in 0..20 {
+        let refused = fixture.bearer(HERE, &jwt, at(0)).unwrap_err();
+        assert_eq!(refused, Unauthenticated::Jwt(Rejected::NoKeys));
+        assert_eq!((refused.status(), refused.retry_after()), (503, Some(SOON)));
+        assert!(!refused.to_string().contains("example.net"), "{refused}");
+    }
+    // Of others, and what is no JWT, is refused as ever.
+    for other in [
+        fixture.issuer.jwt(&json!({})),
+        fixture.issuer.jwt(&json!({"iss": null})),
+        fixture.issuer.jwt(&json!({"iss": ["https://new.example.net"]})),
+    ] {
+        assert_eq!(fixture.bearer("192.0.2.9", &other, at(0)), Err(Unauthenticated::Jwt(Rejected::NoKey)));
+    }
+    for _ in 0..3 {
+        let odd = fixture.bearer("192.0.2.9", "a.b.c", at(0));
+        assert_eq!(odd, Err(Unauthenticated::Jwt(Rejected::Malformed)));
+    }
+    assert!(matches!(fixture.bearer("192.0.2.9", &jwt, at(0)), Err(Unauthenticated::Wait(_))));
+    let keys = Keys::parse(fixture.issuer.set().as_bytes()).unwrap();
+    fixture.authenticator.take(&url, Ok(keys));
+    assert!(fixture.bearer(HERE, &jwt, at(0)).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_names_another_place_leaves_the_keys_for_a_while() {
+    let fixture = Fixture::new();
+    let moved = |url: &str| {
+        let url = KeysUrl::new(url, "/ca.pem".into()).unwrap();
+        let mut access = fixture.access();
+        access.oauth.as_mut().unwrap().jwks = Jwks::Url(url.clone());
+        fixture.authenticator.configure(&access, &[]);
+        url
+    };
+    let url = moved("https://127.0.0.1/jwks.json");
+    let (jwt, other) = (fixture.issuer.jwt(&json!({})), Issuer::new());
+    assert!(fixture.bearer(HERE, &jwt, at(0)).is_ok());
+    fixture.authenticator.take(&url, Ok(Keys::parse(other.set().as_bytes()).unwrap()));
+    assert_eq!(fixture.bearer(HERE, &jwt, at(0)), Err(Unauthenticated::Jwt(Rejected::Signature)));
+
+    let new = moved("https://127.0.0.2/jwks.json");
+    fixture.authenticator.take(&url, Ok(Keys::parse(fixture.issuer.set().as_bytes()).unwrap()));
+    assert!(fixture.bearer(HERE, &jwt, at(0)).is_err(), "what comes from the former place is too late");
+    fixture.authenticator.take(&new, Err("it is down".to_owned()));
+    let jwt = other.jwt(&json!({}));
+    assert!(fixture.bearer(HERE, &jwt, at(0)).is_ok());
+    assert!(fixture.authenticator.warnings()[0].contains("5 min at most"));
+    tokio::time::advance(Duration::from_secs(5 * 60)).await;
+    fixture.authenticator.tend();
+    assert_eq!(fixture.bearer(HERE, &jwt, at(0)), Err(Unauthenticated::Jwt(Rejected::NoKeys)));
+    assert!(fixture.authenticator.warnings()[0].ends_with("it is down; no JWT is accepted"));
 }
 
 #[test]

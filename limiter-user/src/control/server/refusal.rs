@@ -104,18 +104,14 @@ impl From<enforcer::Error> for Refusal {
 
 impl From<Unauthenticated> for Refusal {
     fn from(error: Unauthenticated) -> Self {
-        let refusal = match error.status() {
-            429 => Self::new(ProblemKind::Busy, 429, error.to_string()),
-            status => Self::new(ProblemKind::NotAuthorised, status, error.to_string()),
+        let kind = match error.status() {
+            429 | 503 => ProblemKind::Busy,
+            _ => ProblemKind::NotAuthorised,
         };
-        match error {
-            Unauthenticated::Wait(wait) => refusal.after(wait),
-            Unauthenticated::Missing
-            | Unauthenticated::Malformed
-            | Unauthenticated::Token(_)
-            | Unauthenticated::Jwt(_)
-            | Unauthenticated::NoIssuer
-            | Unauthenticated::NoRole => refusal,
+        let refusal = Self::new(kind, error.status(), error.to_string());
+        match error.retry_after() {
+            Some(wait) => refusal.after(wait),
+            None => refusal,
         }
     }
 }

@@ -242,6 +242,38 @@ async fn who_may_what() {
     network.end().await;
 }
 
+/// Who shows a JWT when its issuer's keys are not there is told to come again, and not that they are wrong.
+#[tokio::test]
+async fn without_the_issuers_keys_its_callers_are_asked_to_come_again() {
+    let network = Network::new().await;
+    let issuer = network.believe_an_issuer();
+    std::fs::remove_file(network.directory.path().join("jwks.json")).unwrap();
+    network.fixture.access.configure(&Access::default(), &[]);
+    let oauth = OAuth {
+        issuer: ISSUER.to_owned(),
+        audience: AUDIENCE.to_owned(),
+        jwks: Jwks::File(network.directory.path().join("jwks.json")),
+        roles: Vec::new(),
+    };
+    network.fixture.access.configure(&Access { clients: Vec::new(), oauth: Some(oauth) }, &[]);
+    let stream = network.connect(tls::HTTP_1_1).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let jwt = issuer.jwt(&serde_json::json!({}));
+    for _ in 0..10 {
+        let answer = sender.send_request(request(&jwt, "GET", "/v1/status", "")).await.unwrap();
+        let answer = Answer::of(answer).await;
+        assert_eq!((answer.status.as_u16(), &answer.headers["retry-after"]), (503, &"10".parse().unwrap()));
+        assert!(
+            answer.body.contains("\"type\":\"busy\"") && !answer.body.contains("jwks"),
+            "{}",
+            answer.body
+        );
+    }
+    drop(sender);
+    network.end().await;
+}
+
 #[tokio::test]
 async fn requests_of_the_network_are_bounded() {
     let network = Network::new().await;
