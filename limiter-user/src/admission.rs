@@ -3,6 +3,7 @@
 //! Whatever becomes a claim went through here: [`Admitted`] cannot be made otherwise.
 
 pub mod brake;
+pub mod share;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -46,6 +46,8 @@ pub struct Config {
     pub proxies: Vec<Prefix>,
     /// New blocks within a minute, all together, of those who are no operators. `None`: as many as they ask for.
     pub blocks_per_minute: Option<u64>,
+    /// The percentage of the hosts that were connected of late that they may cut off, all together. `None`: everybody.
+    pub peers_share: Option<u8>,
     pub interfaces: Vec<Interface>,
     pub lists: Vec<List>,
     /// When reports become blocks.

@@ -5,6 +5,7 @@
 //! not wait for the disk; all else to the disk first, so that nobody is let through on a word that a power cut forgets.
 //! What either refuses is taken back as a whole, and refused.
 
+mod connected;
 pub(crate) mod events;
 mod explain;
 mod install;
@@ -32,6 +33,7 @@ use crate::control::protocol::{
 use crate::dataplane::{ApplyError, Writer};
 use crate::heap;
 use crate::host::Lifelines;
+use connected::Connected;
 pub use events::Events;
 use lists::ListFile;
 use worker::Worker;
@@ -85,7 +87,7 @@ pub struct Started {
 pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
     let (to_worker, commands) = mpsc::channel();
     let (publish, summary) = watch::channel(Arc::default());
-    let peers = parameters.peers;
+    let connected = Connected::new(parameters.peers, parameters.clock, &parameters.config);
     let events = Events::default();
     let (rollbacks, rolled_back) = tokio::sync::mpsc::unbounded_channel();
     let (worker, started) = Worker::new(parameters, publish, events.clone(), rollbacks)?;
@@ -98,7 +100,7 @@ pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
         let _ = waits.map(|waits| waits.send(()));
     })?;
     let rolled_back = Arc::new(Mutex::new(Some(rolled_back)));
-    Ok((Handle { to_worker, summary, peers, events, rolled_back }, started))
+    Ok((Handle { to_worker, summary, connected, events, rolled_back }, started))
 }
 
 /// Who asks. Whether they may is the control server's business, but for what needs an operator.
@@ -230,8 +232,8 @@ pub enum Error {
     Denied(String),
     /// Guards refused; one line for each prefix, at most 100.
     Guarded { detail: String, items: Vec<String> },
-    /// More new blocks than there may be in a minute of those who are no operators. `wait`: when there is room for these,
-    /// if there ever is.
+    /// More new blocks than there may be in a minute of those who are no operators, or blocks that would cut off more of
+    /// the peers than they may. `wait`: when there is room for these, if that is known.
     Braked { detail: String, wait: Option<Duration> },
     /// A kernel table has no room.
     Full(String),
@@ -300,6 +302,8 @@ struct Rehearsal {
 enum Command {
     Add(Action, AddRequest, Option<Rehearsal>, Caller, Reply<AddResponse>),
     Remove(Action, RemoveRequest, Option<Rehearsal>, Caller, Reply<RemoveResponse>),
+    /// Who is connected, one address of each host.
+    Seen(Vec<Address>),
     /// Prefixes of a list that is on its way, by family.
     Prepare([usize; 2]),
     Import(Action, config::lists::Parsed, ImportOptions, Option<Rehearsal>, Caller, Reply<AddResponse>),
@@ -319,7 +323,7 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub struct Handle {
     to_worker: mpsc::Sender<Command>,
     summary: watch::Receiver<Arc<Summary>>,
-    peers: fn() -> anyhow::Result<Vec<Address>>,
+    connected: Connected,
     events: Events,
     rolled_back: Arc<Mutex<Option<UnboundedReceiver<RolledBack>>>>,
 }
@@ -366,6 +370,9 @@ impl Handle {
         caller: Caller,
     ) -> Result<AddResponse, Error> {
         let rehearsal = self.rehearsal(request.dry_run).await?;
+        if action == Action::Block {
+            self.look_around(&caller).await;
+        }
         self.ask(|reply| Command::Add(action, request, rehearsal, caller, reply)).await
     }
 
@@ -405,6 +412,9 @@ impl Handle {
         caller: Caller,
     ) -> Result<AddResponse, Error> {
         let rehearsal = self.rehearsal(options.dry_run).await?;
+        if action == Action::Block {
+            self.look_around(&caller).await;
+        }
         self.ask(|reply| Command::Import(action, parsed, options, rehearsal, caller, reply)).await
     }
 
@@ -420,6 +430,7 @@ impl Handle {
         most: Option<u64>,
         caller: Caller,
     ) -> Result<ReportResponse, Error> {
+        self.look_around(&caller).await;
         self.ask(|reply| Command::Report(reports, most, caller, reply)).await
     }
 
@@ -489,7 +500,10 @@ impl Handle {
     pub async fn reload(&self, config: Arc<Config>) -> Result<Vec<String>, Error> {
         let of = Arc::clone(&config);
         let files = blocking(move || lists::read(&of.lists)).await?;
-        self.ask(|reply| Command::Reload(config, files, reply)).await
+        let of = Arc::clone(&config);
+        let changes = self.ask(|reply| Command::Reload(config, files, reply)).await?;
+        self.connected.configure(&of);
+        Ok(changes)
     }
 
     /// The latest numbers; the receiver wakes up when they change.
@@ -512,11 +526,14 @@ impl Handle {
         if !dry_run {
             return Ok(None);
         }
-        let peers = blocking(self.peers).await?;
-        if let Err(error) = &peers {
-            tracing::warn!("who is connected is not known: {error:#}");
-        }
-        Ok(Some(Rehearsal { peers: peers.ok() }))
+        Ok(Some(Rehearsal { peers: self.connected.all().await? }))
+    }
+
+    /// Has the thread know who is connected, before blocks of `caller` come.
+    async fn look_around(&self, caller: &Caller) {
+        let to_worker = self.to_worker.clone();
+        // An error means that the thread is gone, which the request itself will tell.
+        self.connected.look(caller, move |seen| drop(to_worker.send(Command::Seen(seen)))).await;
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {

@@ -25,6 +25,7 @@ mod remote;
 mod scale;
 mod secrets;
 mod security;
+mod storm;
 mod traffic;
 mod unit;
 mod verdicts;

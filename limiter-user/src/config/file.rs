@@ -36,6 +36,9 @@ const MAX_INTERFACE_NAME: usize = 15;
 /// New blocks of those who are no operators, if nothing else is said: more than an attack has sources that several
 /// applications would report in a minute, and few enough that a mistake is noticed before everybody is locked out.
 const BLOCKS_PER_MINUTE: u64 = 10_000;
+/// Percent of the hosts that were connected of late that they may cut off, if nothing else is said: an attack that takes part
+/// in connections has fewer, and a mistake that locks more of them out is a disaster.
+const PEERS_SHARE: u8 = 25;
 /// Bytes that a file of the audit trail may grow to.
 const MIN_AUDIT: u64 = 64 << 10;
 const MAX_AUDIT: u64 = 1 << 30;
@@ -61,7 +64,7 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Config, Problems> {
 fn config(mut root: Table<'_>) -> Config {
     let protected = root.optional("protected").map(|value| prefixes(&value)).unwrap_or_default();
     let proxies = root.optional("proxies").map(|value| prefixes(&value)).unwrap_or_default();
-    let blocks_per_minute = guards(root.section("guards"));
+    let (blocks_per_minute, peers_share) = guards(root.section("guards"));
     let mut interfaces = interfaces(&mut root);
     let lists = lists(&mut root);
     let names: Vec<String> = interfaces.iter().map(|interface| interface.name.clone()).collect();
@@ -89,6 +92,7 @@ fn config(mut root: Table<'_>) -> Config {
         protected,
         proxies,
         blocks_per_minute,
+        peers_share,
         interfaces,
         lists,
         policies,
@@ -139,15 +143,22 @@ pub(super) fn prefixes(value: &Value<'_>) -> Vec<Prefix> {
     value.array(what).unwrap_or_default().iter().filter_map(prefix).collect()
 }
 
-/// The brake on ban storms.
-fn guards(mut table: Table<'_>) -> Option<u64> {
-    let written = table.optional("blocks_per_minute");
+/// The brake on ban storms: blocks a minute, and percent of the peers.
+fn guards(mut table: Table<'_>) -> (Option<u64>, Option<u8>) {
+    let blocks = table.optional("blocks_per_minute");
+    let share = table.optional("peers_share");
     table.finish();
-    match written {
+    let blocks = match blocks {
         None => Some(BLOCKS_PER_MINUTE),
         Some(value) if value.is_false() => None,
         Some(value) => value.integer(0..=MAX_ENTRIES).filter(|blocks| *blocks > 0),
-    }
+    };
+    let share = match share {
+        None => Some(PEERS_SHARE),
+        Some(value) if value.is_false() => None,
+        Some(value) => value.integer(1..=99).and_then(|percent| u8::try_from(percent).ok()),
+    };
+    (blocks, share)
 }
 
 fn interfaces(root: &mut Table<'_>) -> Vec<Interface> {

@@ -249,6 +249,15 @@ fn proxies_and_the_brake() {
         assert_eq!(config.blocks_per_minute, blocks);
         assert_eq!(config.proxies, ["192.0.2.0/24".parse().unwrap()]);
     }
+    assert_eq!(config(ETH0).peers_share, Some(25));
+    for (written, share) in [("1", Some(1)), ("99", Some(99)), ("false", None)] {
+        assert_eq!(config(&format!("{ETH0}[guards]\npeers_share = {written}\n")).peers_share, share);
+    }
+    for wrong in ["0", "100", "\"25%\"", "0.25", "true"] {
+        let problems =
+            parse(&format!("{ETH0}[guards]\npeers_share = {wrong}\n"), Path::new("x")).unwrap_err();
+        assert_eq!(problems.problems[0].key, "guards.peers_share", "{wrong}");
+    }
     let text =
         format!("proxies = [\"cdn\"]\n{ETH0}[guards]\nblocks_per_minute = true\n[guards.peers]\nshare = 1\n");
     let problems = parse(&text, Path::new("x")).unwrap_err();

@@ -33,6 +33,7 @@ mod brake;
 mod confirm;
 mod dry_run;
 mod reports;
+mod share;
 
 /// Who is connected.
 fn peers() -> anyhow::Result<Vec<Address>> {
@@ -75,6 +76,15 @@ impl Setup {
     }
 
     fn start_at(&self, clock: fn() -> Now, boot_id: [u8; 16]) -> Handle {
+        self.start_among(peers, clock, boot_id)
+    }
+
+    fn start_among(
+        &self,
+        peers: fn() -> anyhow::Result<Vec<Address>>,
+        clock: fn() -> Now,
+        boot_id: [u8; 16],
+    ) -> Handle {
         let writer = Box::new(self.kernel.clone());
         let lifelines = || Ok(Lifelines::default());
         let parameters = Parameters { writer, config: self.config(), boot_id, clock, lifelines, peers };

@@ -31,6 +31,7 @@ use super::lists::Listed;
 use super::{Caller, Command, Error, Events, Now, Reply, RolledBack, Summary};
 use crate::admission::Guards;
 use crate::admission::brake::Brake;
+use crate::admission::share::Share;
 use crate::blocklist::{Blocklist, Key, Offences, Owner, OwnerId};
 use crate::config::Config;
 use crate::dataplane::Table;
@@ -59,6 +60,7 @@ pub(super) struct Worker {
     offences: Offences,
     reports: Reports,
     brake: Brake,
+    share: Share,
     unconfirmed: Vec<Unconfirmed>,
     store: Store,
     /// While what is stored could not be read: what was decided meanwhile, which outranks it.
@@ -181,6 +183,7 @@ impl Worker {
             Command::Lookup(address, reply) => {
                 drop(reply.send(Ok((self.lookup(address), Arc::clone(&self.config)))));
             }
+            Command::Seen(connected) => self.see(connected),
             // What is under way has announced what it needs.
             Command::Prepare(families) if self.work.is_none() => self.kernel.prepare(families),
             Command::Prepare(_) => {}
@@ -229,7 +232,7 @@ impl Worker {
         let mut warnings = self.warnings.clone();
         warnings.extend(self.kernel.problem());
         warnings.extend(self.store_problem());
-        warnings.extend(self.brake_warning());
+        warnings.extend(self.brake_warnings());
         if self.lifelines.is_none() {
             warnings.push(
                 "this machine's own addresses, gateways and DNS servers are not known: lists may block them, and other \

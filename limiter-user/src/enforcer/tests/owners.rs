@@ -156,7 +156,10 @@ async fn whatever_the_order_the_claims_that_are_left_count() {
         let mut setup = Setup::new();
         let file = setup.path("drop.txt");
         std::fs::write(&file, "192.0.2.0/31\n").unwrap();
-        setup.more = format!("[[list]]\nname = \"drop\"\naction = \"block\"\nfile = {file:?}\n");
+        // Nobody waits before their turn comes.
+        setup.more = format!(
+            "[[list]]\nname = \"drop\"\naction = \"block\"\nfile = {file:?}\n[guards]\npeers_share = false\n"
+        );
         let (mut random, mut model, mut boot) = (Random(seed), Model::default(), BOOT);
         model.0.insert(("192.0.2.0/31", Action::Block, LIST), u64::MAX);
         let mut handle = setup.start_at(model_clock, boot);

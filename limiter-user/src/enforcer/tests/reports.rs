@@ -137,7 +137,8 @@ async fn a_reload_brings_other_policies() {
 /// Each waits for the same commit, or for one of its own: what is told is there.
 #[tokio::test]
 async fn reports_between_other_requests() {
-    let setup = Setup::with(POLICIES);
+    // Nobody waits before their turn comes.
+    let setup = Setup::with(&format!("{POLICIES}[guards]\npeers_share = false\n"));
     let handle = setup.start();
     let allow = handle.add(Action::Allow, asked(&["203.0.113.7"]), uid());
     let scraped = handle.report(vec![report("203.0.113.7", "scraping")], None, app());

@@ -208,8 +208,8 @@ impl Worker {
         if caller.owner != Owner::Operator {
             let added = self.news(admitted.prefixes().iter(), owner);
             match dry_run {
-                true => self.would_brake(caller, action, added)?,
-                false => self.brake(caller, action, added)?,
+                true => self.would_brake(caller, action, admitted.prefixes(), added)?,
+                false => self.brake(caller, action, admitted.prefixes(), added)?,
             }
         }
         Ok(Some((owner, admitted)))

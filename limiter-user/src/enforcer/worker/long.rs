@@ -106,6 +106,7 @@ impl Worker {
                 self.lists = lists;
                 self.reports.set_policies(self.config.policies.clone());
                 self.brake.set(self.config.blocks_per_minute);
+                self.share.set(self.config.peers_share);
                 self.answer(reply, Ok(sentences));
             }
         }

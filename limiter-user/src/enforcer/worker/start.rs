@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{PART, RECOVERED, Worker};
 use crate::admission::Guards;
 use crate::admission::brake::Brake;
+use crate::admission::share::Share;
 use crate::blocklist::{Blocklist, Claim, Edit, Key, Offences, Offender, Owner, reason};
 use crate::config::Escalation;
 use crate::dataplane::Change;
@@ -56,6 +57,7 @@ impl Worker {
             offences,
             reports: Reports::new(config.policies.clone()),
             brake: Brake::new(config.blocks_per_minute),
+            share: Share::new(config.peers_share),
             unconfirmed,
             store: opened.store,
             unseen: opened.unseen.then(HashSet::new),

@@ -208,8 +208,8 @@ impl Worker {
         };
         let room = lists::room(&self.list, self.config.capacity, &planned.edits).map_err(Error::Full);
         let may = room.and_then(|_| match rehearsal {
-            None => self.brake(caller, action, response.added),
-            Some(_) => self.would_brake(caller, action, response.added),
+            None => self.brake(caller, action, admitted.prefixes(), response.added),
+            Some(_) => self.would_brake(caller, action, admitted.prefixes(), response.added),
         });
         if may.is_err() || rehearsal.is_some() {
             self.remember(planned.former);
