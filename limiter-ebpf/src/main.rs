@@ -83,8 +83,10 @@ mod program {
     fn linear(ctx: &XdpContext, frame: &XdpFrame<'_, false>, source: u32) -> u32 {
         if source != 0 {
             // What nearly all packets are, in place: a call costs as much as half of the verdict.
-            let Some(listing) = by_source(&Address::V4(source.to_be_bytes()), &KernelTables, &KernelClock)
-            else {
+            let listing = by_source(&Address::V4(source.to_be_bytes()), &KernelTables, &KernelClock);
+            // Read again, since a look at the context costs less than what would be kept on the stack meanwhile.
+            let frame = &XdpFrame::linear(ctx);
+            let Some(listing) = listing else {
                 return finish(ctx, frame, Reason::Blocked);
             };
             return match rest_plain_ipv4(frame, listing, &KernelTables, &KernelClock) {
