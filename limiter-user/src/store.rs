@@ -6,11 +6,14 @@
 //! kernel. A directory that cannot be written makes the store [unusable](Store::problem), and committing fails.
 
 mod block;
+mod changes;
 mod crc;
 mod expiry;
 mod file;
+mod id;
 mod offences;
 mod serial;
+mod terms;
 mod unconfirmed;
 
 use std::collections::BTreeSet;
@@ -26,7 +29,8 @@ use redb::{
 use crate::blocklist::{Owner, Terms};
 use crate::config::Action;
 use crate::enforcer::Now;
-use block::{Block, Id};
+use block::Block;
+use changes::{Change, Changes};
 use expiry::Boot;
 pub(crate) use file::set_aside;
 use file::{Before, OpenError, guarded};
@@ -310,8 +314,6 @@ impl Store {
             Ok(database) => database,
             Err(why) => return Err(self.refusal(why)),
         };
-        let mut sorted: Vec<(Id, &Write)> =
-            writes.iter().filter_map(|write| Some((Id::of(write)?, write))).collect();
         let repeats = writes.iter().filter_map(|write| match write {
             Write::Repeat(repeat) => Some(repeat),
             Write::Put(_) | Write::Delete { .. } | Write::Unconfirmed(_) | Write::Confirmed(_) => None,
@@ -323,10 +325,10 @@ impl Store {
             Write::Put(_) | Write::Delete { .. } | Write::Repeat(_) => None,
         });
         let changes: Vec<_> = changes.collect();
-        // Neighbours share blocks. Stable: of two writes to one claim the later one counts.
-        sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
         let (boot, number) = (here(self.boot_id, now), self.serial.next());
-        let made = guarded(|| write(database, &sorted, &repeats, &changes, boot, (number, durability)));
+        let claims = Changes::of(writes, boot);
+        let claims = claims.sorted();
+        let made = guarded(|| write(database, &claims, &repeats, &changes, boot, (number, durability)));
         if let Err(error) = made {
             let why = error.to_string();
             let refusal = self.refusal(&why);
@@ -352,10 +354,10 @@ fn here(id: [u8; 16], now: Now) -> Boot {
     Boot { id, wall: expiry::wall_nanos(now), boot: now.boot }
 }
 
-/// Makes `writes`, which are sorted, and remembers `repeats`.
+/// Makes the changes of `claims`, which are [sorted](Changes::sorted), and remembers `repeats`.
 fn write(
     database: &Database,
-    writes: &[(Id, &Write)],
+    claims: &[Change<'_>],
     repeats: &[&Repeat],
     changes: &[(u64, Option<&Unconfirmed>)],
     boot: Boot,
@@ -364,41 +366,53 @@ fn write(
     let mut transaction = database.begin_write()?;
     transaction.set_durability(durability)?;
     serial::write(&transaction, number)?;
-    {
-        let mut table = transaction.open_table(CLAIMS)?;
-        let mut rest = writes;
-        while let Some((first, _)) = rest.first() {
-            let key = first.bytes();
-            let key = key.as_slice();
-            // The block that has the place of the first, and where its place ends.
-            let (old, mut block) = match table.range(..=key)?.next_back().transpose()? {
-                Some((old, value)) => match Block::decode(old.value(), value.value()) {
-                    Some(block) => (Some(old.value().to_vec()), block),
-                    // What is damaged stays, for whoever can make something of it.
-                    None => (None, Block::default()),
-                },
-                None => (None, Block::default()),
-            };
-            let next = table.range::<&[u8]>((Bound::Excluded(key), Bound::Unbounded))?.next().transpose()?;
-            let end = next.map_or(rest.len(), |(next, _)| {
-                rest.partition_point(|(id, _)| id.bytes().as_slice() < next.value())
-            });
-            let (here, later) = rest.split_at(end);
-            block.merge(here, boot);
-            let mut blocks = block.encode().peekable();
-            // Mostly it begins as before, and is replaced.
-            if let Some(old) = old.filter(|old| blocks.peek().is_none_or(|(first, _)| first != old)) {
-                table.remove(old.as_slice())?;
-            }
-            for (key, value) in blocks {
-                table.insert(key.as_slice(), value.as_slice())?;
-            }
-            rest = later;
-        }
-    }
+    write_claims(&transaction, claims)?;
     offences::write(&transaction, repeats)?;
     unconfirmed::write(&transaction, changes, boot)?;
     transaction.commit()?;
+    Ok(())
+}
+
+fn write_claims(transaction: &WriteTransaction, claims: &[Change<'_>]) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(CLAIMS)?;
+    // What is in the table cannot be looked at while it is changed.
+    let (mut old_key, mut old_value, mut value) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rest = claims;
+    while let Some(Change { id, .. }) = rest.first() {
+        // The block that has the place of the first, and where its place ends.
+        old_key.clear();
+        old_value.clear();
+        let end = {
+            let mut place = table.upper_bound(Bound::Included(*id))?;
+            if let Some((key, value)) = place.peek_prev()? {
+                old_key.extend(key.value());
+                old_value.extend(value.value());
+            }
+            let next = place.peek_next()?;
+            let in_front =
+                |change: &Change<'_>| next.as_ref().is_none_or(|(next, _)| change.id < next.value());
+            rest.iter().take_while(|change| in_front(change)).count()
+        };
+        let (here, later) = rest.split_at(end);
+        // What is damaged stays, for whoever can make something of it.
+        let old = Block::decode(&old_key, &old_value);
+        let mut goes = old.is_some();
+        let mut block = old.unwrap_or_default();
+        block.merge(here);
+        for part in block.parts() {
+            if goes && part.key() != old_key {
+                table.remove(old_key.as_slice())?;
+            }
+            // Mostly it begins as before, and is replaced.
+            goes = false;
+            part.write(&mut value);
+            table.insert(part.key(), value.as_slice())?;
+        }
+        if goes {
+            table.remove(old_key.as_slice())?;
+        }
+        rest = later;
+    }
     Ok(())
 }
 

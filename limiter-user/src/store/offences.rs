@@ -2,7 +2,7 @@
 //!
 //! | key | |
 //! |---|---|
-//! | … | that of a claim of the owner to block the offender, see [`super::block`] |
+//! | … | that of a claim of the owner to block the offender, see [`super::id`] |
 //!
 //! | value | |
 //! |---|---|
@@ -15,8 +15,8 @@
 use limiter_common::Prefix;
 use redb::{TableDefinition, WriteTransaction};
 
-use super::block::Id;
 use super::crc::checksum;
+use super::id::Id;
 use crate::blocklist::{Offence, Owner};
 use crate::config::Action;
 
@@ -45,7 +45,7 @@ impl Repeat {
         }
         let (level, ends) = rest.split_first()?;
         let ends = u64::from_le_bytes(*ends.split_first_chunk()?.0);
-        let (offender, owner) = Id::from_bytes(key)?.prefix_and_owner();
+        let (offender, _, owner) = Id::from_bytes(key)?.into_parts();
         Some(Self { offender, owner, offence: Some(Offence { level: *level, ends }) })
     }
 }

@@ -309,7 +309,7 @@ fn offenders_are_remembered_and_forgotten() {
 fn version_2(directory: &Path, damage: bool) {
     let path = directory.join("claims.redb");
     let prefix = "192.0.2.7".parse().unwrap();
-    let key = Id::new(prefix, Action::Block, Owner::Operator).bytes();
+    let key = id::Id::new(prefix, Action::Block, Owner::Operator).bytes();
     let terms = [&5_u64.to_le_bytes()[..], &1000_u32.to_le_bytes(), &[0], b"why"].concat();
     let mut rest = vec![1];
     rest.extend(u16::try_from(terms.len()).unwrap().to_le_bytes());
