@@ -100,6 +100,11 @@ fn measure(options: &Options, report: &mut Report) -> Result<()> {
             let (measured, bound) = (latency.dropped(share), Bound::AtMost(bound));
             report.target(Target { id: "R11", what, measured, bound, slack: SAMPLED });
         }
+        if let Some(rate) = latency.reports {
+            let what = "reports a second beside which it was measured".to_owned();
+            let (measured, bound) = (Spread::exact(rate), Bound::AtLeast(latency::REPORTS.into()));
+            report.target(Target { id: "R11", what, measured, bound, slack: SAMPLED });
+        }
         latencies.insert(name.to_owned(), latency.json());
     }
     let others: serde_json::Map<_, _> =

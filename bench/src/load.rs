@@ -149,4 +149,41 @@ fn add_targets(plan: &Plan, outcome: &Outcome, report: &mut Report) {
     target(format!("{name}: packets of a blocked source"), outcome.passed as f64, Bound::AtMost(0.0));
     let ratio = outcome.during.per_second() / outcome.before.per_second();
     target(format!("{name}: dropped a second / before"), ratio, Bound::AtLeast(0.95));
+    // How fast it is depends on the machine. Whether it keeps what it acknowledged does not.
+    if lost > 0 {
+        report.failures.push(format!("{name}: {lost} blocks that were acknowledged are lost"));
+    }
+    if outcome.passed > 0 {
+        report.failures.push(format!("{name}: {} packets of a blocked source got through", outcome.passed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_fails_and_what_is_slow_does_not() {
+        let failures = |not_enforced, forgotten, passed| {
+            let outcome = Outcome {
+                done: clients::Done::default(),
+                blocked: 7,
+                not_enforced,
+                forgotten,
+                before: attack::Work::default(),
+                during: attack::Work::default(),
+                passed,
+                cpu: 0.1,
+                memory: 1 << 20,
+            };
+            let mut report = Report::new();
+            add_targets(&PLANS[0], &outcome, &mut report);
+            assert!(report.targets.iter().any(|target| !target.bound.holds(target.measured.median)));
+            report.failures.len()
+        };
+        assert_eq!(failures(0, 0, 0), 0);
+        assert_eq!(failures(1, 0, 0), 1);
+        assert_eq!(failures(0, 1, 0), 1);
+        assert_eq!(failures(2, 0, 3), 2);
+    }
 }

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether nothing regressed.
+/// Whether nothing failed or regressed.
 fn run(options: &Options) -> anyhow::Result<bool> {
     let mut report = Report::new();
     let parts = match options.part {
@@ -66,6 +66,9 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     if let Some(file) = &options.chart {
         chart::draw(file, &report.panels)?;
     }
+    for failure in &report.failures {
+        println!("failure: {failure}");
+    }
     if options.keep {
         expected::keep(&report.targets)?;
     } else if options.quick {
@@ -73,7 +76,7 @@ fn run(options: &Options) -> anyhow::Result<bool> {
         for regression in &regressions {
             println!("regression: {regression}");
         }
-        return Ok(regressions.is_empty());
+        return Ok(report.failures.is_empty() && regressions.is_empty());
     }
-    Ok(true)
+    Ok(report.failures.is_empty())
 }

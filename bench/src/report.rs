@@ -12,6 +12,8 @@ use crate::chart::Panel;
 pub(crate) struct Report {
     /// Ratios that have a target.
     pub(crate) targets: Vec<Target>,
+    /// What must not be on any machine, however slow, and was. Sentences.
+    pub(crate) failures: Vec<String>,
     /// What a part adds to the JSON, under its name.
     parts: Map<String, Value>,
     /// Diagrams for the chart.

@@ -37,13 +37,15 @@ pub(super) enum Besides {
 }
 
 /// Of those, a second.
-const REPORTS: u32 = 20_000;
+pub(super) const REPORTS: u32 = 20_000;
+/// So many are offered, so that a rate that is reached shows.
+const OFFERED: u32 = REPORTS / 100 * 102;
 
 /// Milliseconds, sorted.
 #[derive(Debug, Default)]
 pub(super) struct Latency {
     /// Reports a second that were answered meanwhile.
-    reports: Option<f64>,
+    pub(super) reports: Option<f64>,
     /// Until the first drop.
     dropped: Vec<f64>,
     /// Until the answer.
@@ -73,7 +75,7 @@ fn measure(lab: &Lab, quick: bool, besides: Besides) -> Result<Latency> {
     let count = BLOCKS[usize::from(quick)];
     let mut latency = thread::scope(|scope| {
         let reporting = (besides == Besides::Reports).then(|| {
-            let pace = Pace { rate: REPORTS, batch: 100, connections: 4, time: FOREVER };
+            let pace = Pace { rate: OFFERED, batch: 100, connections: 4, time: FOREVER };
             let client = || Client::new(socket);
             let stop = &stop;
             scope.spawn(move || clients::run(&client, Load::Reports, &pace, stop))
