@@ -69,10 +69,11 @@ mount --bind . root/run/out
 # Nothing is started but what is asked for.
 units=root/etc/systemd/system
 rm -rf "$units"
-mkdir -p "$units/limiterd.service.d" root/etc/limiter root/usr/local/sbin
+mkdir -p "$units/limiterd.service.d" "$units/limiterd-pins.service.d" root/etc/limiter root/usr/local/sbin
 for target in sysinit basic shutdown; do echo '[Unit]' > "$units/$target.target"; done
 cp "$3/limiterd.service" "$3/limiterd-pins.service" probe.service "$units"
 cp drop-in "$units/limiterd.service.d/test.conf"
+cp drop-in-of-pins "$units/limiterd-pins.service.d/test.conf"
 cp "$2/limiterd" "$2/limiter" root/usr/local/sbin
 cp limiter.toml root/etc/limiter
 cp "$3/limiter.sysusers" root/run/limiter.sysusers
@@ -122,8 +123,17 @@ limiter audit verify
 systemctl stop limiterd
 limiter detach
 test ! -e /sys/fs/bpf/limiter
-systemctl start limiterd
-limiter status
+# Its directory cannot be made for a while: it is tried again, and that is made as soon as it can be.
+touch /run/out/broken
+sed -i s/Restart=no/Restart=on-failure/ /etc/systemd/system/limiterd.service.d/test.conf
+systemctl daemon-reload
+if systemctl start limiterd; then exit 1; fi
+timeout 20 sh -c 'until test "$(systemctl show --property NRestarts --value limiterd)" -ge 2; do sleep 0.1; done'
+grep 'is not on a bpffs' /run/out/limiterd.log
+rm /run/out/broken
+timeout 20 sh -c 'until limiter status > /dev/null; do sleep 0.1; done'
+systemctl show --property NRestarts limiterd
+test "$(systemctl show --property ActiveState --value limiterd)" = active
 echo through
 "#;
 
@@ -152,6 +162,7 @@ fn boot(lab: &Lab) -> Result<Option<String>> {
     // For one start: else what fails is tried again and again.
     let drop_in = format!("[Service]\nSupplementaryGroups=www-data\nRestart=no\n{}", logs("limiterd"));
     scratch.write("drop-in", drop_in)?;
+    scratch.write("drop-in-of-pins", "[Service]\nExecStartPre=/bin/sh -c '! test -e /run/out/broken'\n")?;
     let end = "SuccessAction=exit-force\nFailureAction=exit-force\n";
     let service = "[Service]\nType=oneshot\nExecStart=/bin/bash /run/out/probe.sh\n";
     let probe = format!(
