@@ -177,6 +177,8 @@ pub struct Store {
     boot_id: [u8; 16],
     state: Result<Database, String>,
     serial: Serial,
+    /// Whether the number of commits was compared with what is stored: not if that could not be read.
+    compared: bool,
     /// Something was written without waiting for the disk, since the last time that was waited for.
     later: bool,
 }
@@ -211,13 +213,20 @@ impl Store {
                 (Err(why), records)
             }
             Err(OpenError::Corrupt(why)) => {
-                let store =
-                    Self { path, boot_id, state: Err(format!("damaged: {why}")), serial, later: false };
+                let store = Self {
+                    path,
+                    boot_id,
+                    state: Err(format!("damaged: {why}")),
+                    serial,
+                    compared: true,
+                    later: false,
+                };
                 let (store, records) = start_anew(store, &why, now, &mut warnings);
                 return Opened { store, records, lost: true, unseen, warnings };
             }
         };
-        let mut store = Self { path, boot_id, state, serial, later: false };
+        let compared = state.is_ok();
+        let mut store = Self { path, boot_id, state, serial, compared, later: false };
         if missing > 0 {
             // So that it is told once. If it cannot be written, it is told again.
             let _ = store.make(&[], now, Durability::Immediate);
@@ -252,26 +261,33 @@ impl Store {
     }
 
     /// Opens the store again if it is unusable. Then returns what is in it: not what was committed last, where a
-    /// [`Self::commit_later`] was not followed by a [`Self::commit`], and nothing at all if the file is gone.
+    /// [`Self::commit_later`] was not followed by a [`Self::commit`], and nothing at all if the file is gone. With it come
+    /// sentences about what is lost, if it could not be read at the start.
     ///
     /// # Errors
     ///
     /// If it still is unusable.
-    pub fn reopen(&mut self, now: Now) -> Result<Option<Records>, NotStored> {
+    pub fn reopen(&mut self, now: Now) -> Result<Option<(Records, Vec<String>)>, NotStored> {
         if self.state.is_ok() {
             return Ok(None);
         }
         match open_file(&self.path, self.boot_id, now) {
             Ok((database, contents)) => {
                 self.state = Ok(database);
-                let serial = Serial::open(&self.path.with_file_name(SERIAL_FILE));
+                let mut serial = Serial::open(&self.path.with_file_name(SERIAL_FILE));
+                let mut warnings = Vec::new();
+                contents.note(&self.path, &mut warnings);
+                let missing = serial.lost(contents.serial);
+                if missing > 0 {
+                    warnings.push(format!("the last {missing} changes of {} are lost", self.path.display()));
+                }
+                if std::mem::replace(&mut self.compared, true) {
+                    // What is missing is known, and written again.
+                    warnings.drain(..).for_each(|warning| tracing::info!("{warning}, but known"));
+                }
                 let former = std::mem::replace(&mut self.serial, serial);
                 self.serial.lost(former.next().max(contents.serial));
-                if contents.unreadable > 0 {
-                    let path = self.path.display();
-                    tracing::warn!("{} blocks of claims in {path} cannot be read", contents.unreadable);
-                }
-                Ok(Some(contents.records))
+                Ok(Some((contents.records, warnings)))
             }
             Err(error) => {
                 let why = error.to_string();

@@ -894,6 +894,35 @@ async fn what_could_not_be_read_at_the_start_is_taken_over_later() {
     }
 }
 
+/// Something holds the store at the start, and it is one of yesterday: that is told when it can be read.
+#[tokio::test]
+async fn what_is_missing_from_what_is_read_later_is_told() {
+    let setup = Setup::new();
+    let store = setup.path("state/claims.redb");
+    let handle = setup.start();
+    handle.add(Action::Block, asked(&["192.0.2.1"]), uid()).await.unwrap();
+    handle.shutdown().await;
+    let yesterday = std::fs::read(&store).unwrap();
+    let handle = setup.start();
+    handle.add(Action::Block, asked(&["192.0.2.2"]), uid()).await.unwrap();
+    handle.shutdown().await;
+    std::fs::write(&store, yesterday).unwrap();
+
+    let holder = std::fs::File::open(&store).unwrap();
+    holder.lock().unwrap();
+    let handle = setup.start();
+    let problem = handle.summary().borrow().warnings.clone();
+    assert!(problem.iter().any(|warning| warning.contains("not in force until it can")), "{problem:?}");
+    drop(holder);
+    handle.add(Action::Block, asked(&["192.0.2.3"]), uid()).await.unwrap();
+    let warnings = handle.summary().borrow().warnings.clone();
+    let missing =
+        |warning: &String| warning.starts_with("the last ") && warning.ends_with("claims.redb are lost");
+    assert!(warnings.iter().any(missing), "{warnings:?}");
+    // The kernel had it.
+    assert_eq!(setup.lists(), ["192.0.2.1 b", "192.0.2.2 b", "192.0.2.3 b"]);
+}
+
 /// Entries that stay because the file is broken do not lock anybody out.
 #[tokio::test]
 async fn what_a_broken_list_keeps_passes_the_guards_of_today() {

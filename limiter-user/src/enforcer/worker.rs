@@ -16,6 +16,7 @@ mod reload;
 mod report;
 mod start;
 mod together;
+mod warnings;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use crate::reports::Reports;
 use crate::store::{Store, Unconfirmed};
 use long::{Long, Work};
 use together::Together;
+use warnings::Warnings;
 
 /// Edits that are made before other requests get their turn.
 const PART: usize = 1 << 15;
@@ -75,7 +77,7 @@ pub(super) struct Worker {
     /// What follows from them and from the configuration; `None` when one of them may be another.
     guards: Option<Arc<Guards>>,
     /// What happened at the start, and later without anybody asking.
-    warnings: Vec<String>,
+    warnings: Warnings,
     publish: watch::Sender<Arc<Summary>>,
     pub(super) events: Events,
     rollbacks: UnboundedSender<RolledBack>,
@@ -91,9 +93,7 @@ pub(super) struct Worker {
 impl Worker {
     fn warn(&mut self, warning: String) {
         tracing::warn!("{warning}");
-        if self.warnings.len() < TOLD && !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
-        }
+        self.warnings.push(warning, (self.clock)().boot);
     }
 
     /// Serves until it is told to stop, or nobody is left to tell it anything. Returns who waits for the end.
@@ -229,7 +229,7 @@ impl Worker {
     /// Tells what is different.
     fn publish(&self) {
         let totals = self.list.totals();
-        let mut warnings = self.warnings.clone();
+        let mut warnings: Vec<String> = self.warnings.told((self.clock)().boot).map(str::to_owned).collect();
         warnings.extend(self.kernel.problem());
         warnings.extend(self.store_problem());
         warnings.extend(self.brake_warnings());

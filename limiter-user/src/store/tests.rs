@@ -244,7 +244,7 @@ fn a_store_in_use_is_left_alone() {
     assert!(second.store.commit(&puts(&[record(2)]), now()).is_err());
     assert!(second.store.reopen(now()).is_err());
     drop(first);
-    assert_eq!(sorted(&second.store.reopen(now()).unwrap().unwrap()), [record(1)]);
+    assert_eq!(sorted(&second.store.reopen(now()).unwrap().unwrap().0), [record(1)]);
     assert!(second.store.reopen(now()).unwrap().is_none());
     second.store.commit(&puts(&[record(2)]), now()).unwrap();
     drop(second);

@@ -25,7 +25,10 @@ impl Worker {
 
     pub(super) fn try_to_mend(&mut self) -> Result<(), NotStored> {
         let now = (self.clock)();
-        let Some(records) = self.store.reopen(now)? else { return Ok(()) };
+        let Some((records, warnings)) = self.store.reopen(now)? else { return Ok(()) };
+        for warning in warnings {
+            self.warn(warning);
+        }
         let decided = self.unseen.take();
         let recovered = reason(RECOVERED);
         let mut stored = Vec::with_capacity(records.len());

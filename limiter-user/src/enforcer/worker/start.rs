@@ -9,6 +9,7 @@ use limiter_common::{Nanos, Prefix};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use super::warnings::Warnings;
 use super::{PART, RECOVERED, Worker};
 use crate::admission::Guards;
 use crate::admission::brake::Brake;
@@ -69,7 +70,7 @@ impl Worker {
             gather: lifelines,
             lifelines: None,
             guards: None,
-            warnings: opened.warnings,
+            warnings: Warnings::default(),
             publish,
             events,
             rollbacks,
@@ -78,8 +79,11 @@ impl Worker {
             stopping: None,
             settled: begun.boot,
         };
-        for warning in worker.warnings.iter().cloned().chain(worker.store_problem()) {
-            tracing::warn!("{warning}");
+        for warning in opened.warnings {
+            worker.warn(warning);
+        }
+        if let Some(problem) = worker.store_problem() {
+            tracing::warn!("{problem}");
         }
         let files = lists::read(&worker.config.lists);
         let guards = worker.guards();
