@@ -143,6 +143,10 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
         tracing::info!("taking over what an earlier run left in {}", config.pins_directory.display());
     }
 
+    let (started_up, starting) = watch::channel(false);
+    let socket = Arc::new(socket);
+    let socket_too = Arc::clone(&socket);
+    let meanwhile = tokio::spawn(async move { server::turn_away(&socket_too, starting).await });
     // Before the enforcer gathers them: what changes in between is found later.
     let lifelines = gather_lifelines();
     let parameters = Parameters {
@@ -184,11 +188,14 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
         access,
         trail: trail.clone(),
     };
-    if let Some(rolled_back) = enforcer.rollbacks() {
-        // Ends with the enforcer.
-        tokio::spawn(rollbacks::record(rolled_back, trail.clone()));
-    }
+    // Ends with the enforcer.
+    let recording =
+        enforcer.rollbacks().map(|rolled_back| tokio::spawn(rollbacks::record(rolled_back, trail.clone())));
     let app = App::new(backend);
+    // Whoever comes from here on waits for what is served now.
+    started_up.send_replace(true);
+    end(meanwhile).await;
+    let socket = Arc::into_inner(socket).context("the control socket is in use")?;
     let mut servers = vec![tokio::spawn(server::serve(socket, operators, app.clone(), stopping.clone()))];
     let tcp = config.api.as_ref().map(|api| Tcp::start(api, &app, &stopping));
     let backend = hook::Backend { enforcer: enforcer.clone(), trail: trail.clone(), clock };
@@ -248,6 +255,9 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
     // After the last request was answered.
     if tokio::time::timeout(STOP, enforcer.shutdown()).await.is_err() {
         tracing::warn!("the enforcer does not end; leaving without it");
+    }
+    if let Some(recording) = recording {
+        end(recording).await;
     }
     kernel_log.abort();
     outcome?;

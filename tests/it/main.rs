@@ -25,6 +25,7 @@ mod remote;
 mod scale;
 mod secrets;
 mod security;
+mod start;
 mod storm;
 mod traffic;
 mod unit;

@@ -7,7 +7,7 @@ use crate::cli::args::Detach;
 use crate::cli::failure::{Exit, Failure, Stop};
 use crate::cli::render::printable;
 use crate::control::client::ClientError;
-use crate::control::protocol::{DetachRequest, Detached};
+use crate::control::protocol::{DetachRequest, Detached, ProblemKind};
 use crate::dataplane::kernel;
 
 pub(super) async fn reload(session: &mut Session<impl Write>) -> Result<Exit, Stop> {
@@ -50,6 +50,10 @@ pub(super) async fn detach(session: &mut Session<impl Write>, args: Detach) -> R
                 if matches!(error, ClientError::Silent { .. }) {
                     writeln!(std::io::stderr(), "limiter: {error}; detaching without it")?;
                 }
+            }
+            // It starts, or is too busy: there is no waiting for that.
+            Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Busy => {
+                writeln!(std::io::stderr(), "limiter: {}; detaching without it", printable(&problem.detail))?;
             }
             Err(
                 error @ (ClientError::Denied { .. }

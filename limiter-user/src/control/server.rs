@@ -135,6 +135,27 @@ pub async fn serve(socket: Socket, operators: Operators, app: App, stop: watch::
     accept_all("control socket", door, connected, stop.clone()).await;
 }
 
+/// Answers on the control socket that the daemon is not there yet, until it is: what takes long at the start are the lists.
+pub async fn turn_away(socket: &Socket, stop: watch::Receiver<bool>) {
+    let socket = match socket.share() {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!("control socket: cannot listen: {error}");
+            return;
+        }
+    };
+    let router = Router::new().fallback(async || refusal::starting());
+    let door = Door { socket, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
+    let connected = |(stream, place)| {
+        let (router, stop) = (router.clone(), stop.clone());
+        Some(async move {
+            serve_connection(stream, Version::Http1, router, Activity::local(), stop).await;
+            drop(place);
+        })
+    };
+    accept_all("control socket", door, connected, stop.clone()).await;
+}
+
 /// The control socket: first a place, then a connection, so that those that wait do so in the kernel.
 struct Door {
     socket: Listening,

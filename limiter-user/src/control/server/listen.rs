@@ -23,7 +23,8 @@ pub struct Socket {
 #[derive(Debug)]
 pub(super) struct Listening {
     listener: UnixListener,
-    _file: SocketFile,
+    /// `None`: it is somebody else's.
+    _file: Option<SocketFile>,
 }
 
 /// Listens at `path`, for `operators` only. Needs no runtime: it comes before privileges are given up.
@@ -92,7 +93,12 @@ fn is_ours(directory: &Path, path: &Path) -> io::Result<bool> {
 
 impl Socket {
     pub(super) fn listen(self) -> io::Result<Listening> {
-        Ok(Listening { listener: UnixListener::from_std(self.listener)?, _file: self.file })
+        Ok(Listening { listener: UnixListener::from_std(self.listener)?, _file: Some(self.file) })
+    }
+
+    /// Accepts from the same queue, for as long as this socket is kept.
+    pub(super) fn share(&self) -> io::Result<Listening> {
+        Ok(Listening { listener: UnixListener::from_std(self.listener.try_clone()?)?, _file: None })
     }
 }
 

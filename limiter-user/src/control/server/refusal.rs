@@ -144,6 +144,12 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// The answer to whatever is asked before the daemon is there.
+pub(super) fn starting() -> Response {
+    let detail = "limiterd is starting: what its lists say is being put in force; try again in a moment";
+    written(Refusal::busy(503, detail, 1).into_response(), "starting")
+}
+
 /// A problem with what only this occurrence has.
 #[derive(Serialize)]
 struct Told<'a> {

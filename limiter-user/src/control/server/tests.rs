@@ -155,6 +155,31 @@ fn kind<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> ProblemKind {
 }
 
 #[tokio::test]
+async fn while_the_daemon_starts_everybody_is_told_so_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run/limiter.sock");
+    let socket = bind(&path, ROOT_ONLY).unwrap();
+    let (up, starting) = watch::channel(false);
+    let client = Client::new(&path);
+    let ask = async {
+        for _ in 0..2 {
+            let Err(ClientError::Refused(problem)) = client.status().await else { panic!("not refused") };
+            assert_eq!((problem.kind, problem.status), (ProblemKind::Busy, 503));
+            assert!(problem.detail.starts_with("limiterd is starting"), "{problem:?}");
+        }
+        let refused = client.add(Action::Block, &add(&["192.0.2.1"])).await;
+        assert_eq!(kind(refused), ProblemKind::Busy);
+        up.send_replace(true);
+    };
+    tokio::join!(turn_away(&socket, starting), ask);
+    // Who comes in between waits.
+    assert!(path.exists());
+    drop(UnixStream::connect(&path).await.unwrap());
+    drop(socket);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn add_list_explain_remove() {
     let fixture = Fixture::new().await;
     let client = &fixture.client;

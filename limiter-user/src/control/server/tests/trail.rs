@@ -54,6 +54,27 @@ async fn changes_and_refusals_are_written_down_before_they_are_answered() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_while_something_is_done_has_it_on_record() {
+    let mut fixture = Fixture::new().await;
+    let mut stream = UnixStream::connect(&fixture.path).await.unwrap();
+    stream.write_all(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    let Some(Request::Reload(reply)) = fixture.daemon.recv().await else { panic!("no reload") };
+    stream.shutdown().await.unwrap();
+    // The server gives the connection up.
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    tokio::time::timeout(Duration::from_secs(20), read).await.expect("the server closes").unwrap();
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    reply.send(Ok(Reloaded::default())).unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while fixture.trail().iter().all(|record| record["what"] != "config.reload") {
+        assert!(tokio::time::Instant::now() < deadline, "it is not on record");
+        tokio::task::yield_now().await;
+    }
+    fixture.end().await;
+}
+
+#[tokio::test]
 async fn nobody_without_a_name_fills_the_trail() {
     let fixture = Fixture::new().await;
     // Like a caller whom the socket does not know.
