@@ -144,9 +144,7 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
     }
 
     let (started_up, starting) = watch::channel(false);
-    let socket = Arc::new(socket);
-    let socket_too = Arc::clone(&socket);
-    let meanwhile = tokio::spawn(async move { server::turn_away(&socket_too, starting).await });
+    let meanwhile = tokio::spawn(server::turn_away(&socket, starting));
     // Before the enforcer gathers them: what changes in between is found later.
     let lifelines = gather_lifelines();
     let parameters = Parameters {
@@ -195,7 +193,6 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
     // Whoever comes from here on waits for what is served now.
     started_up.send_replace(true);
     end(meanwhile).await;
-    let socket = Arc::into_inner(socket).context("the control socket is in use")?;
     let mut servers = vec![tokio::spawn(server::serve(socket, operators, app.clone(), stopping.clone()))];
     let tcp = config.api.as_ref().map(|api| Tcp::start(api, &app, &stopping));
     let backend = hook::Backend { enforcer: enforcer.clone(), trail: trail.clone(), clock };

@@ -136,14 +136,17 @@ pub async fn serve(socket: Socket, operators: Operators, app: App, stop: watch::
 }
 
 /// Answers on the control socket that the daemon is not there yet, until it is: what takes long at the start are the lists.
-pub async fn turn_away(socket: &Socket, stop: watch::Receiver<bool>) {
-    let socket = match socket.share() {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::warn!("control socket: cannot listen: {error}");
-            return;
+pub fn turn_away(socket: &Socket, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+    let socket = socket.share();
+    async move {
+        match socket {
+            Ok(socket) => turn_away_all(socket, stop).await,
+            Err(error) => tracing::warn!("control socket: cannot listen: {error}"),
         }
-    };
+    }
+}
+
+async fn turn_away_all(socket: Listening, stop: watch::Receiver<bool>) {
     let router = Router::new().fallback(async || refusal::starting());
     let door = Door { socket, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
     let connected = |(stream, place)| {
