@@ -86,6 +86,9 @@ pub struct Started {
 /// If the thread cannot be made or the kernel's lists cannot be read at all.
 pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
     let (to_worker, commands) = mpsc::channel();
+    let to_worker = Arc::new(to_worker);
+    // Not one more, so that the worker sees when all handles are gone.
+    let to_itself = Arc::downgrade(&to_worker);
     let (publish, summary) = watch::channel(Arc::default());
     let connected = Connected::new(parameters.peers, parameters.clock, &parameters.config);
     let events = Events::default();
@@ -95,7 +98,7 @@ pub fn start(parameters: Parameters) -> anyhow::Result<(Handle, Started)> {
     heap::give_back();
     // The thread ends by itself, after `shutdown` or with the last handle; see `Worker::run`.
     std::thread::Builder::new().name("enforcer".to_owned()).spawn(move || {
-        let waits = worker.run(&commands);
+        let waits = worker.run(&commands, &to_itself);
         // Everything is closed by now. An error means that nobody waits any more.
         let _ = waits.map(|waits| waits.send(()));
     })?;
@@ -313,6 +316,8 @@ enum Command {
     Page(Action, Option<Owner>, Option<Cursor>, usize, Reply<Page>),
     Lookup(Address, Reply<(Lookup, Arc<Config>)>),
     Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
+    /// From the worker to itself: the commit that was begun has ended.
+    Stored,
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -321,7 +326,7 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 /// The way to the enforcer, for any number of tasks.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    to_worker: mpsc::Sender<Command>,
+    to_worker: Arc<mpsc::Sender<Command>>,
     summary: watch::Receiver<Arc<Summary>>,
     connected: Connected,
     events: Events,

@@ -7,6 +7,7 @@ mod edits;
 mod expire;
 mod guards;
 mod import;
+mod keeper;
 mod long;
 mod look;
 mod mend;
@@ -19,8 +20,8 @@ mod together;
 mod warnings;
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use limiter_common::Nanos;
@@ -34,12 +35,13 @@ use crate::admission::Guards;
 use crate::admission::brake::Brake;
 use crate::admission::share::Share;
 use crate::blocklist::{Blocklist, Key, Offences, Owner, OwnerId};
-use crate::config::Config;
+use crate::config::{Action, Config};
 use crate::dataplane::Table;
 use crate::host::Lifelines;
 use crate::prefixes::Prefixes;
 use crate::reports::Reports;
-use crate::store::{Store, Unconfirmed};
+use crate::store::Unconfirmed;
+use keeper::Keeper;
 use long::{Long, Work};
 use together::Together;
 use warnings::Warnings;
@@ -48,6 +50,8 @@ use warnings::Warnings;
 const PART: usize = 1 << 15;
 /// Requests that are answered before a long one goes on.
 const TURN: usize = 64;
+/// Commits in a row during which blocks are begun, before everything else gets its turn.
+const IN_A_ROW: usize = 8;
 /// Items of a problem or an answer that are told one by one.
 const TOLD: usize = 100;
 /// Claims that are looked at for one page, so that whoever searches for few of many keeps nobody waiting.
@@ -64,7 +68,11 @@ pub(super) struct Worker {
     brake: Brake,
     share: Share,
     unconfirmed: Vec<Unconfirmed>,
-    store: Store,
+    store: Keeper,
+    /// Requests that wait for the commit that is under way, while others are begun already.
+    storing: Option<Together>,
+    /// What came meanwhile and has to wait for its turn.
+    held: VecDeque<Command>,
     /// While what is stored could not be read: what was decided meanwhile, which outranks it.
     unseen: Option<HashSet<Key>>,
     kernel: Installer,
@@ -97,16 +105,22 @@ impl Worker {
     }
 
     /// Serves until it is told to stop, or nobody is left to tell it anything. Returns who waits for the end.
-    pub(super) fn run(mut self, commands: &Receiver<Command>) -> Option<oneshot::Sender<()>> {
+    /// `to_itself` is the way to `commands`.
+    pub(super) fn run(
+        mut self,
+        commands: &Receiver<Command>,
+        to_itself: &Weak<Sender<Command>>,
+    ) -> Option<oneshot::Sender<()>> {
         loop {
-            let alive = if self.work.is_some() || !self.waiting.is_empty() {
-                self.turn(None, commands)
+            let busy = self.work.is_some() || !self.waiting.is_empty() || !self.held.is_empty();
+            let alive = if busy {
+                self.turn(None, commands, to_itself)
             } else if self.stopping.is_some() {
                 self.settle();
                 return self.stopping;
             } else {
                 match commands.recv_timeout(self.idle()) {
-                    Ok(command) => self.turn(Some(command), commands),
+                    Ok(command) => self.turn(Some(command), commands, to_itself),
                     Err(RecvTimeoutError::Timeout) => {
                         self.settle();
                         true
@@ -128,10 +142,16 @@ impl Worker {
     }
 
     /// Answers `first` and some of what waits behind it. False if nobody is left to ask.
-    fn turn(&mut self, first: Option<Command>, commands: &Receiver<Command>) -> bool {
+    fn turn(
+        &mut self,
+        first: Option<Command>,
+        commands: &Receiver<Command>,
+        to_itself: &Weak<Sender<Command>>,
+    ) -> bool {
         let (mut first, mut together, mut alive) = (first, Together::default(), true);
         for _ in 0..TURN {
-            match first.take().map_or_else(|| commands.try_recv(), Ok) {
+            let next = first.take().or_else(|| self.held.pop_front());
+            match next.map_or_else(|| commands.try_recv(), Ok) {
                 Ok(command) => self.serve(command, &mut together),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
@@ -143,8 +163,34 @@ impl Worker {
                 break;
             }
         }
+        for _ in 0..IN_A_ROW {
+            let goes_on = self.may_go_on() && !together.is_empty();
+            let Some(to_itself) = to_itself.upgrade().filter(|_| goes_on) else { break };
+            self.begin_commit(&mut together, to_itself);
+            self.go_on(commands, &mut together);
+        }
         self.finish(&mut together);
         alive
+    }
+
+    /// Whether nothing but short requests has to be done.
+    fn may_go_on(&self) -> bool {
+        let long = self.work.is_some() || !self.waiting.is_empty();
+        !long && self.held.is_empty() && self.unconfirmed.is_empty() && self.unseen.is_none()
+    }
+
+    /// Begins the blocks that are asked for while a commit is under way, since an attack does not wait for the disk, not
+    /// even on behalf of others. Everything else has to wait until it has ended.
+    fn go_on(&mut self, commands: &Receiver<Command>, together: &mut Together) {
+        while self.storing.is_some() {
+            match commands.recv() {
+                Ok(Command::Stored) | Err(_) => self.land(together),
+                Ok(command) if command.may_overtake() && !together.is_full() => {
+                    self.serve(command, together);
+                }
+                Ok(command) => self.held.push_back(command),
+            }
+        }
     }
 
     /// How long nothing has to be done.
@@ -193,6 +239,8 @@ impl Worker {
             Command::Reload(config, files, reply) => {
                 self.waiting.push_back(Long::Reload(config, files, reply))
             }
+            // Something else has waited for it before.
+            Command::Stored => {}
             Command::Shutdown(reply) => self.stopping = Some(reply),
         }
     }
@@ -261,6 +309,30 @@ impl Worker {
             }
             modified
         });
+    }
+}
+
+impl Command {
+    /// Whether it is made at once even while others wait for the disk: blocks that are added, and what changes nothing.
+    fn may_overtake(&self) -> bool {
+        match self {
+            Self::Add(Action::Block, request, rehearsal, ..) => {
+                rehearsal.is_none() && request.confirm_seconds.is_none()
+            }
+            Self::Report(..)
+            | Self::Seen(_)
+            | Self::Prepare(_)
+            | Self::Changes(_)
+            | Self::Page(..)
+            | Self::Lookup(..) => true,
+            Self::Add(..)
+            | Self::Remove(..)
+            | Self::Import(..)
+            | Self::Confirm(..)
+            | Self::Reload(..)
+            | Self::Stored
+            | Self::Shutdown(_) => false,
+        }
     }
 }
 

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use limiter_common::{Nanos, Prefix};
 
 use super::import::{Asked, not_kept};
+use super::keeper::Keeper;
 use super::{PART, TOLD, Worker};
 use crate::blocklist::{Claim, Edit, Key, Outcome};
 use crate::config::Action;
 use crate::control::protocol::AddResponse;
 use crate::enforcer::Error;
 use crate::enforcer::lists::{self, Order};
-use crate::store::{NotStored, Record, Store, Write};
+use crate::store::{NotStored, Record, Write};
 
 /// Edits in the order in which they are made, a turn's work each.
 pub(super) type Parts = VecDeque<Vec<Edit>>;
@@ -83,7 +84,7 @@ impl Worker {
     pub(super) fn make_part(&mut self, edits: Vec<Edit>, last: bool) -> Result<Vec<Edit>, Error> {
         let writes = self.writes_of(&edits);
         let outcome = self.list.apply(edits);
-        let commit = if last { Store::commit } else { Store::commit_later };
+        let commit = if last { Keeper::commit } else { Keeper::commit_later };
         if let Err(NotStored(why)) = commit(&mut self.store, &writes, (self.clock)()) {
             return Err(self.give_up(outcome.undo, &why));
         }

@@ -9,6 +9,7 @@ use limiter_common::{Nanos, Prefix};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use super::keeper::Keeper;
 use super::warnings::Warnings;
 use super::{PART, RECOVERED, Worker};
 use crate::admission::Guards;
@@ -60,7 +61,9 @@ impl Worker {
             brake: Brake::new(config.blocks_per_minute),
             share: Share::new(config.peers_share),
             unconfirmed,
-            store: opened.store,
+            store: Keeper::new(opened.store).context("cannot start the thread that stores")?,
+            storing: None,
+            held: VecDeque::new(),
             unseen: opened.unseen.then(HashSet::new),
             kernel,
             config,

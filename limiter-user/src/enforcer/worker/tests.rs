@@ -8,8 +8,8 @@ use std::time::UNIX_EPOCH;
 use limiter_common::{Address, Prefix};
 
 use super::*;
+use crate::config;
 use crate::config::lists::Parsed;
-use crate::config::{self, Action};
 use crate::control::protocol::{AddRequest, AddResponse, RemoveRequest, RemoveResponse};
 use crate::dataplane::memory::MemoryDataplane;
 use crate::dataplane::{ApplyError, Change, Writer};
@@ -378,6 +378,174 @@ fn requests_about_the_same_do_not_share_a_commit_unless_both_block() {
     worker.finish(&mut together);
     assert_eq!(removed.try_recv().unwrap().unwrap().removed, 1);
     assert_eq!(kernel.lists().len(), 1);
+}
+
+/// A worker whose commits take as long as somebody holds the gate, in a thread of its own.
+struct Slow {
+    gate: Arc<Mutex<bool>>,
+    to_worker: Option<Arc<Sender<Command>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    kernel: MemoryDataplane,
+}
+
+impl Slow {
+    fn started(directory: &Path) -> Self {
+        let (worker, kernel) = started(directory);
+        let gate = Arc::clone(&worker.store.gate);
+        let (to_worker, commands) = std::sync::mpsc::channel();
+        let to_worker = Arc::new(to_worker);
+        let to_itself = Arc::downgrade(&to_worker);
+        let thread = std::thread::spawn(move || drop(worker.run(&commands, &to_itself)));
+        Self { gate, to_worker: Some(to_worker), thread: Some(thread), kernel }
+    }
+
+    fn send(&self, command: Command) {
+        self.to_worker.as_ref().unwrap().send(command).unwrap();
+    }
+
+    fn block(&self, prefix: &str) -> oneshot::Receiver<Result<AddResponse, Error>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Add(Action::Block, request(&[prefix]), None, Caller::operator(0), reply));
+        answer
+    }
+
+    fn unblock(&self, prefix: &str) -> oneshot::Receiver<Result<RemoveResponse, Error>> {
+        let (reply, answer) = oneshot::channel();
+        let gone = RemoveRequest { prefixes: vec![prefix.to_owned()], ..RemoveRequest::default() };
+        self.send(Command::Remove(Action::Block, gone, None, Caller::operator(0), reply));
+        answer
+    }
+
+    /// Waits until these are in force.
+    #[track_caller]
+    fn wait_for(&self, expected: &[&str]) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let lists = self.kernel.lists();
+            let found: Vec<String> = lists.iter().map(|change| change.prefix.to_string()).collect();
+            if found == expected {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{found:?}, not {expected:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends it, as when all handles are gone.
+    fn end(mut self) {
+        self.to_worker = None;
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// Of a single block there is a commit; those that come meanwhile are in force before it ends, and answered by the next.
+#[test]
+fn a_block_does_not_wait_for_the_commit_of_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let slow = Slow::started(directory.path());
+    let gate = Arc::clone(&slow.gate);
+    let held = gate.lock().unwrap();
+    let mut first = slow.block("192.0.2.1");
+    slow.wait_for(&["192.0.2.1"]);
+    // It is not told apart from the one that is stored at the moment: it has to be stored, too.
+    let mut again = slow.block("192.0.2.1");
+    let mut second = slow.block("192.0.2.2");
+    slow.wait_for(&["192.0.2.1", "192.0.2.2"]);
+    // What lets somebody through has to wait, and is not overtaken by a later word on the same.
+    let mut removed = slow.unblock("192.0.2.1");
+    let mut third = slow.block("192.0.2.3");
+    slow.wait_for(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    assert!(first.try_recv().is_err() && again.try_recv().is_err() && second.try_recv().is_err());
+    assert!(removed.try_recv().is_err() && third.try_recv().is_err());
+    drop(held);
+    for answer in [first, again, second, third] {
+        answer.blocking_recv().unwrap().unwrap();
+    }
+    assert_eq!(removed.blocking_recv().unwrap().unwrap().removed, 1);
+    slow.wait_for(&["192.0.2.2", "192.0.2.3"]);
+    slow.end();
+    assert_eq!(stored(directory.path()), 2);
+}
+
+/// Who was begun while a commit was under way fails with it, and nothing is left of either; then all goes on.
+#[test]
+fn a_commit_that_fails_takes_what_was_begun_meanwhile_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let slow = Slow::started(directory.path());
+    slow.block("192.0.2.9").blocking_recv().unwrap().unwrap();
+    let gate = Arc::clone(&slow.gate);
+    let mut held = gate.lock().unwrap();
+    let first = slow.block("192.0.2.1");
+    slow.wait_for(&["192.0.2.1", "192.0.2.9"]);
+    let (again, second) = (slow.block("192.0.2.1"), slow.block("192.0.2.2"));
+    slow.wait_for(&["192.0.2.1", "192.0.2.2", "192.0.2.9"]);
+    *held = true;
+    drop(held);
+    for answer in [first, again, second] {
+        assert!(matches!(answer.blocking_recv().unwrap(), Err(Error::NotDurable(_))));
+    }
+    slow.wait_for(&["192.0.2.9"]);
+    *gate.lock().unwrap() = false;
+    slow.block("192.0.2.3").blocking_recv().unwrap().unwrap();
+    slow.end();
+    let (worker, kernel) = started(directory.path());
+    let listed: Vec<String> = kernel.lists().iter().map(|change| change.prefix.to_string()).collect();
+    assert_eq!(listed, ["192.0.2.3", "192.0.2.9"]);
+    drop(worker);
+}
+
+/// Blocks and their removal from many sides, while commits fail now and then: what was acknowledged last is so in the
+/// kernel, and after a restart.
+#[test]
+fn whatever_is_acknowledged_is_so_while_commits_overlap_and_fail() {
+    let directory = tempfile::tempdir().unwrap();
+    let slow = Slow::started(directory.path());
+    let sides: Vec<HashSet<String>> = std::thread::scope(|scope| {
+        let sides: Vec<_> = (0..4_u64)
+            .map(|side| {
+                let slow = &slow;
+                scope.spawn(move || {
+                    let (mut model, mut seed) = (HashSet::new(), side + 1);
+                    for step in 0..150 {
+                        seed = seed
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        let prefix = format!("10.0.{side}.{}", (seed >> 33) % 8);
+                        if side == 0 {
+                            *slow.gate.lock().unwrap() = step % 10 == 9;
+                        }
+                        if (seed >> 40) % 3 > 0 {
+                            match slow.block(&prefix).blocking_recv().unwrap() {
+                                Ok(_) => drop(model.insert(prefix)),
+                                Err(Error::NotDurable(_)) => {}
+                                Err(error) => panic!("{error}"),
+                            }
+                        } else {
+                            // In force in any case.
+                            let _ = slow.unblock(&prefix).blocking_recv().unwrap();
+                            model.remove(&prefix);
+                        }
+                    }
+                    model
+                })
+            })
+            .collect();
+        sides.into_iter().map(|side| side.join().unwrap()).collect()
+    });
+    *slow.gate.lock().unwrap() = false;
+    // With this one, what could not be stored before is.
+    slow.block("192.0.2.1").blocking_recv().unwrap().unwrap();
+    let mut expected: Vec<Prefix> = sides.iter().flatten().map(|prefix| prefix.parse().unwrap()).collect();
+    expected.push("192.0.2.1".parse().unwrap());
+    expected.sort_unstable();
+    let listed = |kernel: &MemoryDataplane| {
+        let mut listed: Vec<Prefix> = kernel.lists().iter().map(|change| change.prefix).collect();
+        listed.sort_unstable();
+        listed
+    };
+    assert_eq!(listed(&slow.kernel), expected);
+    slow.end();
+    assert_eq!(listed(&started(directory.path()).1), expected);
 }
 
 fn to_confirm(worker: &mut Worker, prefixes: &[&str]) {

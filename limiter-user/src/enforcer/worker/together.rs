@@ -3,8 +3,12 @@
 //! A block that is added is in force first, as soon as its turn comes; everything else comes into force when it is
 //! durable. Nobody gets an answer before. If the disk refuses, all of them are refused, and what was made of them is taken
 //! back; but what lets somebody through is in force then.
+//!
+//! While one commit is under way, blocks are begun that go into the next one. If it fails, so do they.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use limiter_common::{Nanos, Prefix};
 
@@ -17,7 +21,7 @@ use crate::config::Action;
 use crate::control::protocol::{
     AddRequest, AddResponse, Escalated, RemoveRequest, RemoveResponse, ReportResponse,
 };
-use crate::enforcer::{Caller, Error, ImportOptions, Rehearsal, Reply, lists, render};
+use crate::enforcer::{Caller, Command, Error, ImportOptions, Now, Rehearsal, Reply, lists, render};
 use crate::prefixes::Prefixes;
 use crate::store::{NotStored, Repeat, Write};
 
@@ -46,6 +50,10 @@ impl Together {
         if let Some(last) = self.begun.last_mut() {
             change(&mut last.answer);
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.begun.is_empty()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -384,13 +392,20 @@ impl Worker {
     /// Finishes what waits if a request about `prefixes` could not be told apart from it when it fails, or would bring it
     /// into force before its time. Whether what still waits is about the same.
     pub(super) fn make_way(&mut self, together: &mut Together, effect: Effect, prefixes: &Prefixes) -> bool {
-        let relies = together.is_about(prefixes);
-        if relies && (together.deferred || effect != Effect::AtOnce) {
+        let (mut relies, mut collides) = (false, false);
+        for before in self.storing.as_ref().into_iter().chain([&*together]) {
+            if before.is_about(prefixes) {
+                relies = true;
+                collides |= before.deferred || effect != Effect::AtOnce;
+            }
+        }
+        if collides {
             self.finish(together);
             self.mend();
             return false;
         }
-        if together.begun.is_empty() {
+        // What is stored at the moment relies on the store as it is.
+        if together.begun.is_empty() && self.storing.is_none() {
             self.mend();
         }
         relies
@@ -446,17 +461,50 @@ impl Worker {
         Repeat { offender: offender.prefix(), owner, offence: self.offences.get(offender) }
     }
 
-    /// Stores what was begun, brings it into force, and answers.
+    /// Stores what was begun, brings it into force, and answers; behind what is stored at the moment.
     pub(super) fn finish(&mut self, together: &mut Together) {
+        self.land(together);
         let Together { begun, mut writes, .. } = std::mem::take(together);
         if begun.is_empty() {
             return;
         }
         let now = (self.clock)();
+        self.forget_besides(&begun, &mut writes, now);
+        let stored = self.store.commit(&writes, now);
+        self.end_all(begun, stored);
+    }
+
+    /// Begins to store what was begun; [`Self::land`] ends it. Nothing else may be under way.
+    pub(super) fn begin_commit(&mut self, together: &mut Together, to_itself: Arc<Sender<Command>>) {
+        if together.begun.is_empty() {
+            return;
+        }
+        let mut together = std::mem::take(together);
+        let (mut writes, now) = (std::mem::take(&mut together.writes), (self.clock)());
+        self.forget_besides(&together.begun, &mut writes, now);
+        self.store.begin(writes, now, to_itself);
+        self.storing = Some(together);
+    }
+
+    /// Waits for the commit that is under way, if one is, and answers. What was begun `meanwhile` relies on it.
+    pub(super) fn land(&mut self, meanwhile: &mut Together) {
+        let Some(Together { mut begun, .. }) = self.storing.take() else { return };
+        let stored = self.store.end();
+        if stored.is_err() {
+            begun.append(&mut std::mem::take(meanwhile).begun);
+        }
+        self.end_all(begun, stored);
+    }
+
+    /// Forgets some offenders in a commit that remembers others.
+    fn forget_besides(&mut self, begun: &[Begun], writes: &mut Vec<Write>, now: Now) {
         if begun.iter().any(|begun| !begun.unanswered.former.is_empty()) {
             writes.append(&mut self.forget(now));
         }
-        let stored = self.store.commit(&writes, now);
+    }
+
+    /// Answers requests of which is known whether they are stored.
+    fn end_all(&mut self, begun: Vec<Begun>, stored: Result<(), NotStored>) {
         let mut answers = Vec::with_capacity(begun.len());
         match stored {
             Ok(()) => {
