@@ -8,6 +8,7 @@ use limiter_common::Prefix;
 use super::caps::Caps;
 use super::names;
 use super::scope::{Scope, Scopes, Width};
+use crate::sha256;
 
 /// Somebody who has proved who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +169,22 @@ impl Principal {
             Kind::Jwt { subject, .. } => {
                 let longest = names::LONGEST - RESERVED.len();
                 format!("app:{RESERVED}{}", names::name_of(subject, longest))
+            }
+        }
+    }
+
+    /// A hash of who it is, of all of it: no two callers have the same, whatever names they could choose.
+    #[must_use]
+    pub(crate) fn identity(&self) -> [u8; 32] {
+        match &self.kind {
+            Kind::Socket { uid } => sha256::of_parts(&[b"uid", &uid.to_le_bytes()]),
+            Kind::Token { id, .. } => sha256::of_parts(&[b"token", id.as_bytes()]),
+            // A common name may be like an alternative one of somebody else.
+            Kind::Certificate { name, owner } => {
+                sha256::of_parts(&[b"cert", name.as_bytes(), owner.as_bytes()])
+            }
+            Kind::Jwt { issuer, subject } => {
+                sha256::of_parts(&[b"jwt", issuer.as_bytes(), subject.as_bytes()])
             }
         }
     }

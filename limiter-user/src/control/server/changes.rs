@@ -17,7 +17,7 @@ use super::body;
 use super::decisions::Decision;
 use super::estimate::Estimate;
 use super::gate::Caller;
-use super::idempotency::Bulk;
+use super::idempotency::{Bulk, no_key};
 use super::refusal::Refusal;
 use super::routes::{Answer, Shared};
 use crate::access::{Entry, Need};
@@ -141,6 +141,10 @@ pub(super) async fn import(
     if query.seconds == Some(0) {
         return Err(Refusal::invalid("for must be at least 1 second, or absent for good"));
     }
+    no_key(
+        &headers,
+        "an import that is repeated changes nothing but how long its blocks last; leave the key out",
+    )?;
     let places = &shared.imports[usize::from(caller.peer().is_some())];
     // One whose sender has hung up is over in a moment.
     let Ok(Ok(_place)) = tokio::time::timeout(PATIENCE, places.acquire()).await else {

@@ -24,6 +24,7 @@ use crate::control::peers::Role;
 use crate::control::protocol::ProblemKind;
 use crate::enforcer::{self, Now};
 use crate::http::Activity;
+use crate::sha256;
 
 /// The longest id of a request that is taken over.
 const MAX_ID: usize = 64;
@@ -145,7 +146,7 @@ impl Gate {
                 let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
                 let (certificate, now) = (certificate.as_deref(), (self.clock)());
                 let principal = self.access.authenticate(*peer, certificate, authorization, now)?;
-                activity.prove(|| principal.actor());
+                activity.prove(|| sha256::hex(&principal.identity()));
                 Ok(principal)
             }
         }
@@ -183,7 +184,7 @@ pub(super) async fn identified(
     let answered = async move {
         let response = match peer {
             None => next.run(request).await,
-            Some(_) => match gate.shares.take(&principal.actor()).await {
+            Some(_) => match gate.shares.take(principal.identity()).await {
                 Ok(_place) => next.run(request).await,
                 Err(Taken::Own) => {
                     let detail =

@@ -1,12 +1,12 @@
-//! Requests that can be repeated without being done twice: who sends an `Idempotency-Key` gets the first answer again,
-//! for a day, or until ten thousand others came.
+//! Requests that can be repeated without being done twice: who sends an `Idempotency-Key` gets the first answer again, for
+//! a day, as far as there is room. Answers are kept in memory: after a restart, what is repeated is done again.
 //!
-//! Adding is idempotent anyway; what the key saves is the answer, which else would say `unchanged` to somebody whose first
-//! attempt broke off.
+//! Adding and removing are idempotent anyway; what the key saves is the answer, which else would say `unchanged` to somebody
+//! whose first attempt broke off. Reports are not: they count each time.
 
-use std::collections::{HashMap, VecDeque};
+mod kept;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -23,34 +23,21 @@ use super::refusal::Refusal;
 use super::routes::Shared;
 use crate::control::protocol::ProblemKind;
 use crate::sha256::of_parts;
+use kept::{Kept, Known, Once};
 
 const HEADER: &str = "idempotency-key";
 /// Bytes of a key.
 const MAX_KEY: usize = 128;
-/// Answers that are kept.
-const MAX_ANSWERS: usize = 10_000;
-/// Bytes of them.
-const MAX_BYTES: usize = 16 << 20;
-/// How long they are kept.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
-
-/// A request with a key.
-#[derive(Debug, Clone)]
-pub(super) struct Once {
-    key: Key,
-    /// Of what was asked for.
-    digest: [u8; 32],
-}
-
-/// Who sent it, and the key: a hash of both, so that all are of one size.
-type Key = [u8; 32];
 
 /// A request that names many things, and may be asked once more: who asks, and what.
 pub(super) struct Bulk {
     pub(super) caller: Caller,
-    pub(super) once: Option<Once>,
+    pub(super) once: Again,
     pub(super) bytes: Held,
 }
+
+/// What is known of a request that may be repeated; `None` if nobody asked for that.
+pub(super) struct Again(Option<Once>);
 
 impl FromRequest<Shared> for Bulk {
     type Rejection = Refusal;
@@ -60,22 +47,27 @@ impl FromRequest<Shared> for Bulk {
         let caller = Caller::from_request_parts(&mut parts, shared).await?;
         let (headers, path) = (&parts.headers, parts.uri.path());
         let bytes = body::bytes(headers, body, &caller.bounds, caller.bounds.bulk).await?;
-        let once = Once::of(headers, &caller, path, &bytes)?;
+        let once = Again(once(headers, &caller, path, &bytes)?);
         Ok(Self { caller, once, bytes })
     }
 }
 
-impl Once {
-    /// `None` if the request has no key.
-    fn of(headers: &HeaderMap, caller: &Caller, path: &str, body: &[u8]) -> Result<Option<Self>, Refusal> {
-        let Some(value) = headers.get(HEADER) else { return Ok(None) };
-        let key = value.as_bytes();
-        if key.is_empty() || key.len() > MAX_KEY {
-            return Err(Refusal::invalid(format!("Idempotency-Key must be 1 to {MAX_KEY} bytes")));
-        }
-        let actor = caller.actor();
-        let digest = of_parts(&[path.as_bytes(), body]);
-        Ok(Some(Self { key: of_parts(&[actor.as_bytes(), key]), digest }))
+/// `None` if the request has no key.
+fn once(headers: &HeaderMap, caller: &Caller, path: &str, body: &[u8]) -> Result<Option<Once>, Refusal> {
+    let Some(value) = headers.get(HEADER) else { return Ok(None) };
+    let key = value.as_bytes();
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(Refusal::invalid(format!("Idempotency-Key must be 1 to {MAX_KEY} bytes")));
+    }
+    let caller = caller.principal.identity();
+    Ok(Some(Once { caller, key: of_parts(&[&caller, key]), asked: of_parts(&[path.as_bytes(), body]) }))
+}
+
+/// Where nothing is kept, a key must not be taken for a promise. `instead` says what to do.
+pub(super) fn no_key(headers: &HeaderMap, instead: &str) -> Result<(), Refusal> {
+    match headers.contains_key(HEADER) {
+        true => Err(Refusal::invalid(format!("this request does not take an Idempotency-Key; {instead}"))),
+        false => Ok(()),
     }
 }
 
@@ -85,25 +77,10 @@ pub(super) struct Answers {
     kept: Arc<Mutex<Kept>>,
 }
 
-#[derive(Debug, Default)]
-struct Kept {
-    answers: HashMap<Key, Known>,
-    /// In the order in which they were begun.
-    order: VecDeque<(Key, Instant)>,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Known {
-    digest: [u8; 32],
-    /// `None` while the first request is under way.
-    answer: Option<Bytes>,
-}
-
-/// A request that is under way. Without an answer it is forgotten, so that it can be tried again.
+/// A request that is under way, and ends when this is dropped.
 struct UnderWay<'a> {
     answers: &'a Answers,
-    key: Key,
+    once: Once,
     answer: Option<Bytes>,
 }
 
@@ -111,16 +88,27 @@ impl Answers {
     /// What `work` answers, or what it answered before. Refusals are not kept: nothing was done.
     pub(super) async fn answer<T: Serialize>(
         self,
-        once: Option<Once>,
+        Again(once): Again,
         work: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<Response, Refusal> {
         let Some(once) = once else { return Ok(Json(work.await?).into_response()) };
-        if let Some(answer) = self.begin(&once, Instant::now())? {
-            let mut response = json(answer);
-            response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
-            return Ok(response);
+        let known = self.kept().begin(&once, Instant::now());
+        match known {
+            Known::No => {}
+            Known::UnderWay => {
+                return Err(Refusal::busy(409, "the request with this Idempotency-Key is under way", 1));
+            }
+            Known::Other => {
+                let detail = "this Idempotency-Key was sent with another request; use a new one";
+                return Err(Refusal::new(ProblemKind::Invalid, 422, detail));
+            }
+            Known::Answered(answer) => {
+                let mut response = json(answer);
+                response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+                return Ok(response);
+            }
         }
-        let mut under_way = UnderWay { answers: &self, key: once.key, answer: None };
+        let mut under_way = UnderWay { answers: &self, once, answer: None };
         let done = work.await?;
         let answer = serde_json::to_vec(&done).map_err(|error| Refusal::failed(error.to_string()))?;
         let answer = Bytes::from(answer);
@@ -133,69 +121,11 @@ impl Answers {
         // Nothing panics while it is locked.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The answer, if there is one; else the request is under way from now on.
-    fn begin(&self, once: &Once, now: Instant) -> Result<Option<Bytes>, Refusal> {
-        let mut kept = self.kept();
-        kept.forget(now);
-        if let Some(known) = kept.answers.get(&once.key) {
-            if known.digest != once.digest {
-                let detail = "this Idempotency-Key was sent with another request; use a new one";
-                return Err(Refusal::new(ProblemKind::Invalid, 422, detail));
-            }
-            return match &known.answer {
-                Some(answer) => Ok(Some(answer.clone())),
-                None => Err(Refusal::busy(409, "the request with this Idempotency-Key is under way", 1)),
-            };
-        }
-        kept.answers.insert(once.key, Known { digest: once.digest, answer: None });
-        kept.order.push_back((once.key, now));
-        Ok(None)
-    }
-}
-
-impl Kept {
-    /// Makes room.
-    fn forget(&mut self, now: Instant) {
-        while let Some((key, begun)) = self.order.front() {
-            let old = now.saturating_duration_since(*begun) >= KEPT;
-            if !old && self.order.len() < MAX_ANSWERS && self.bytes <= MAX_BYTES {
-                return;
-            }
-            let key = *key;
-            self.order.pop_front();
-            self.remove(&key);
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        if let Some(known) = self.answers.remove(key) {
-            self.bytes -= known.answer.map_or(0, |answer| answer.len());
-        }
-    }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let mut kept = self.answers.kept();
-        match self.answer.take() {
-            None => {
-                kept.remove(&self.key);
-                let key = self.key;
-                // It is near the end.
-                if let Some(at) = kept.order.iter().rposition(|(other, _)| *other == key) {
-                    kept.order.remove(at);
-                }
-            }
-            Some(answer) => {
-                let length = answer.len();
-                // Unless it was forgotten meanwhile.
-                if let Some(known) = kept.answers.get_mut(&self.key) {
-                    known.answer = Some(answer);
-                    kept.bytes += length;
-                }
-            }
-        }
+        self.answers.kept().end(&self.once, self.answer.take(), Instant::now());
     }
 }
 
@@ -209,11 +139,11 @@ mod tests {
     use super::*;
 
     fn once(key: u32, body: &str) -> Once {
-        Once { key: of_parts(&[&key.to_le_bytes()]), digest: of_parts(&[body.as_bytes()]) }
+        Once { caller: [0; 32], key: of_parts(&[&key.to_le_bytes()]), asked: of_parts(&[body.as_bytes()]) }
     }
 
-    async fn text(answers: &Answers, once: &Once, work: Result<u32, Refusal>) -> Result<String, u16> {
-        let answer = answers.clone().answer(Some(once.clone()), async { work }).await;
+    async fn text(answers: &Answers, once: Once, work: Result<u32, Refusal>) -> Result<String, u16> {
+        let answer = answers.clone().answer(Again(Some(once)), async { work }).await;
         let body = answer.map_err(|refusal| refusal.problem.status)?.into_body();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         Ok(String::from_utf8(bytes.to_vec()).unwrap())
@@ -223,40 +153,25 @@ mod tests {
     async fn the_first_answer_counts_for_a_day() {
         let answers = Answers::default();
         let request = once(1, "a");
-        assert_eq!(text(&answers, &request, Err(Refusal::failed("it broke"))).await, Err(500));
-        assert_eq!(text(&answers, &request, Ok(1)).await, Ok("1".to_owned()));
-        assert_eq!(text(&answers, &request, Ok(2)).await, Ok("1".to_owned()));
-        assert_eq!(text(&answers, &once(1, "b"), Ok(3)).await, Err(422));
-        assert_eq!(text(&answers, &once(2, "b"), Ok(3)).await, Ok("3".to_owned()));
-        tokio::time::advance(KEPT).await;
-        assert_eq!(text(&answers, &request, Ok(4)).await, Ok("4".to_owned()));
+        assert_eq!(text(&answers, request, Err(Refusal::failed("it broke"))).await, Err(500));
+        assert_eq!(text(&answers, request, Ok(1)).await, Ok("1".to_owned()));
+        assert_eq!(text(&answers, request, Ok(2)).await, Ok("1".to_owned()));
+        assert_eq!(text(&answers, once(1, "b"), Ok(3)).await, Err(422));
+        assert_eq!(text(&answers, once(2, "b"), Ok(3)).await, Ok("3".to_owned()));
+        tokio::time::advance(kept::AGE).await;
+        assert_eq!(text(&answers, request, Ok(4)).await, Ok("4".to_owned()));
     }
 
     #[tokio::test]
     async fn one_at_a_time() {
         let answers = Answers::default();
         let request = once(1, "a");
-        let never =
-            answers.clone().answer(Some(request.clone()), std::future::pending::<Result<u32, Refusal>>());
-        let mut never = Box::pin(never);
+        let work = std::future::pending::<Result<u32, Refusal>>();
+        let mut never = Box::pin(answers.clone().answer(Again(Some(request)), work));
         assert!(futures_util::poll!(never.as_mut()).is_pending());
-        assert_eq!(text(&answers, &request, Ok(1)).await, Err(409));
+        assert_eq!(text(&answers, request, Ok(1)).await, Err(409));
         // Whoever asked has gone.
         drop(never);
-        assert_eq!(text(&answers, &request, Ok(2)).await, Ok("2".to_owned()));
-    }
-
-    #[tokio::test]
-    async fn memory_is_bounded() {
-        let answers = Answers::default();
-        for key in 0..2 * u32::try_from(MAX_ANSWERS).unwrap() {
-            text(&answers, &once(key, "a"), Ok(key)).await.unwrap();
-        }
-        let kept = answers.kept();
-        assert_eq!((kept.answers.len(), kept.order.len()), (MAX_ANSWERS, MAX_ANSWERS));
-        assert_eq!(
-            kept.bytes,
-            kept.answers.values().flat_map(|known| &known.answer).map(Bytes::len).sum::<usize>()
-        );
+        assert_eq!(text(&answers, request, Ok(2)).await, Ok("2".to_owned()));
     }
 }

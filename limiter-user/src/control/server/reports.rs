@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::body::{self, Pieces};
 use super::decisions::Decision;
 use super::gate::Caller;
-use super::idempotency::Bulk;
+use super::idempotency::{Bulk, no_key};
 use super::refusal::Refusal;
 use super::routes::Shared;
 use crate::config::Action;
@@ -31,6 +31,7 @@ pub(super) async fn report(
 ) -> Result<Response, Refusal> {
     if is_stream(request.headers()) {
         let (parts, body) = request.into_parts();
+        no_key(&parts.headers, "lines are counted as they come; send an array, or leave the key out")?;
         return Ok(Json(stream(&shared, &caller, &parts.headers, body).await?).into_response());
     }
     let Bulk { once, bytes, .. } = Bulk::from_request(request, &shared).await?;

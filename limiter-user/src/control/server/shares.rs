@@ -17,12 +17,15 @@ const WAIT: Duration = Duration::from_secs(1);
 /// Bytes of bodies that are in memory as a whole, of all callers.
 const MAX_BYTES: usize = 64 << 20;
 
+/// Callers, as [`identity`](crate::access::Principal) tells them apart: what is shown of two may be the same.
+type Who = [u8; 32];
+
 /// The places of requests.
 #[derive(Debug)]
 pub(super) struct Shares {
     all: Arc<Semaphore>,
     /// Of those who have one, or wait for one.
-    each: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
+    each: Mutex<HashMap<Who, Arc<Semaphore>>>,
 }
 
 /// Why there is no place.
@@ -41,7 +44,7 @@ pub(super) struct Place<'a> {
     own: Option<OwnedSemaphorePermit>,
     _all: Option<OwnedSemaphorePermit>,
     shares: &'a Shares,
-    who: Arc<str>,
+    who: Who,
 }
 
 impl Default for Shares {
@@ -52,11 +55,8 @@ impl Default for Shares {
 
 impl Shares {
     /// A place for a request of `who`, as soon as there is one.
-    pub(super) async fn take(&self, who: &str) -> Result<Place<'_>, Taken> {
-        let who = Arc::<str>::from(who);
-        let own = Arc::clone(
-            self.each().entry(Arc::clone(&who)).or_insert_with(|| Arc::new(Semaphore::new(MAX_EACH))),
-        );
+    pub(super) async fn take(&self, who: Who) -> Result<Place<'_>, Taken> {
+        let own = Arc::clone(self.each().entry(who).or_insert_with(|| Arc::new(Semaphore::new(MAX_EACH))));
         // From here on it is forgotten again, whatever comes.
         let mut place = Place { own: None, _all: None, shares: self, who };
         let until = tokio::time::Instant::now() + WAIT;
@@ -67,7 +67,7 @@ impl Shares {
         Ok(place)
     }
 
-    fn each(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Semaphore>>> {
+    fn each(&self) -> MutexGuard<'_, HashMap<Who, Arc<Semaphore>>> {
         // Nothing panics while it is locked.
         self.each.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,22 +109,25 @@ impl Room {
 mod tests {
     use super::*;
 
+    const A: Who = [100; 32];
+    const B: Who = [101; 32];
+
     #[tokio::test(start_paused = true)]
     async fn nobody_has_the_place_of_another() {
         let shares = Shares::default();
         let mut places = Vec::new();
         for _ in 0..MAX_EACH {
-            places.push(shares.take("token:a").await.unwrap());
+            places.push(shares.take(A).await.unwrap());
         }
-        assert_eq!(shares.take("token:a").await.unwrap_err(), Taken::Own);
+        assert_eq!(shares.take(A).await.unwrap_err(), Taken::Own);
         for n in 1..MAX_REQUESTS / MAX_EACH {
             for _ in 0..MAX_EACH {
-                places.push(shares.take(&n.to_string()).await.unwrap());
+                places.push(shares.take([u8::try_from(n).unwrap(); 32]).await.unwrap());
             }
         }
-        assert_eq!(shares.take("token:b").await.unwrap_err(), Taken::All);
+        assert_eq!(shares.take(B).await.unwrap_err(), Taken::All);
         // Who waits gets the next that is free.
-        let (place, ()) = tokio::join!(shares.take("token:a"), async { drop(places.remove(0)) });
+        let (place, ()) = tokio::join!(shares.take(A), async { drop(places.remove(0)) });
         drop(place.unwrap());
         drop(places);
         assert!(shares.each().is_empty(), "{:?}", shares.each());

@@ -12,6 +12,7 @@ use limiter_common::Prefix;
 
 use super::body;
 use super::gate::Caller;
+use super::idempotency::no_key;
 use super::refusal::Refusal;
 use super::routes::{Answer, Shared};
 use crate::access::tokens::{Created, Listed, TokenError, Wanted};
@@ -22,6 +23,8 @@ use crate::control::protocol::{
 };
 use crate::telemetry::DECISION;
 
+/// Answers with secrets are not kept.
+const NO_KEY: &str = "leave it out, and revoke the token whose secret did not arrive";
 /// A hundred years, as for blocks.
 const LONGEST: u64 = 100 * 365 * 24 * 3600;
 
@@ -31,6 +34,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<NewToken> {
+    no_key(&headers, NO_KEY)?;
     let request: TokenRequest = body::json(&headers, body, &caller.bounds, caller.bounds.small).await?;
     let made = on_disk(&shared, &caller, move |access, who, now| {
         access.tokens().create(wanted(&request, who, now)?, now).map_err(refusal)
@@ -74,6 +78,7 @@ pub(super) async fn rotate(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<NewToken> {
+    no_key(&headers, NO_KEY)?;
     let RotateRequest { overlap_seconds } =
         body::json(&headers, body, &caller.bounds, caller.bounds.small).await?;
     let made = on_disk(&shared, &caller, move |access, who, now| {

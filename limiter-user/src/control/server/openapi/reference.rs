@@ -15,8 +15,15 @@ serves the [description](openapi.json) of all of this at `/v1/openapi.json`.
 
 Times are RFC 3339 strings in UTC. Fields are only ever added. What goes wrong is a [Problem](#problem), as
 `application/problem+json`, with a status of 4xx or 5xx; 429 and 503 say in `Retry-After` when to try again. Each answer has
-an `X-Request-Id`, which the log and the audit trail have, too; one that is sent is taken over. A request with an
-`Idempotency-Key` that is sent again gets the first answer again, for a day.
+an `X-Request-Id`, which the log and the audit trail have, too; one that is sent is taken over.
+
+Some requests take an `Idempotency-Key` of 1 to 128 bytes, which the caller makes up. Sent again with it, a request is not done
+again and gets the first answer, with `Idempotency-Replayed: true`; another request with the same key is refused with 422, one
+whose first attempt is under way with 409. A refusal is not kept, as nothing was done. Answers are kept for a day, within 8 MiB
+for each caller (some 20,000 short ones) and 16 MiB for all, of which those of whoever has the most go first. They are kept in
+memory: **after a restart of the daemon, what is sent again is done again.** For blocks, allows and what is taken back that is
+harmless: the lists are as they were, times that are given in seconds begin anew, and the answer says `unchanged` or `updated`.
+Reports count twice. Streams of lines, imports and tokens take no key and are refused with 400 if there is one.
 
 From the network, a body has at most 1 MiB and 10,000 prefixes or reports, lists and lines have 256 MiB; a caller may have 32
 requests under way.

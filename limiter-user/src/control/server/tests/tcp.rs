@@ -352,6 +352,49 @@ async fn a_repeated_request_gets_the_first_answer() {
     network.end().await;
 }
 
+/// Where nothing is kept, a key is no promise; and no caller gets what another one was told.
+#[tokio::test]
+async fn keys_are_each_callers_own_and_not_ignored() {
+    let network = Network::new().await;
+    let issuer = network.believe_an_issuer();
+    let stream = network.connect(tls::HTTP_1_1).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async |token: &str, path: &str, media: Option<&'static str>, body: &str| {
+        let mut request = request(token, "POST", path, body);
+        request.headers_mut().insert("idempotency-key", "k1".parse().unwrap());
+        if let Some(media) = media {
+            request.headers_mut().insert("content-type", media.parse().unwrap());
+        }
+        Answer::of(sender.send_request(request).await.unwrap()).await
+    };
+    let report = r#"{"address":"203.0.113.7","category":"login_failed"}"#;
+    let good = network.token("admin");
+    for (path, media, body) in [
+        ("/v1/reports", Some("application/x-ndjson"), report),
+        ("/v1/blocks/import", None, "192.0.2.7\n"),
+        ("/v1/tokens", None, r#"{"name":"x","scopes":["read"]}"#),
+        ("/v1/tokens/aaaaaaaa/rotate", None, "{}"),
+    ] {
+        let answer = ask(&good, path, media, body).await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.body);
+        assert!(answer.body.contains("does not take an Idempotency-Key"), "{path}: {}", answer.body);
+    }
+    assert_eq!(network.fixture.access.tokens().list(noon().wall).len(), 1, "a token was made");
+    assert_eq!(network.fixture.tables.lists().len(), 0);
+
+    // Two whose subjects differ only where the log has cut them off.
+    let subject = |last: &str| issuer.jwt(&serde_json::json!({"sub": format!("{}{last}", "x".repeat(200))}));
+    let (a, b) = (subject("a"), subject("b"));
+    assert_eq!(ask(&a, "/v1/reports", None, report).await.status, 200);
+    let answer = ask(&b, "/v1/reports", None, report).await;
+    assert_eq!((answer.status.as_u16(), answer.headers.contains_key("idempotency-replayed")), (200, false));
+    let answer = ask(&a, "/v1/reports", None, report).await;
+    assert_eq!((answer.status.as_u16(), answer.headers.contains_key("idempotency-replayed")), (200, true));
+    drop(sender);
+    network.end().await;
+}
+
 #[tokio::test]
 async fn a_new_certificate_is_for_new_connections() {
     let mut network = Network::new().await;
