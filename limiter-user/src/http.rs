@@ -3,6 +3,8 @@
 
 mod accept;
 mod activity;
+mod linger;
+mod received;
 mod watched;
 
 use std::convert::Infallible;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,6 +25,7 @@ use tokio::time::Instant;
 pub(crate) use accept::{Listen, accept_all};
 use activity::Standing;
 pub(crate) use activity::{Activity, Patience};
+use received::Received;
 use watched::{Answered, Watched};
 
 /// What a stop waits for answers that are under way.
@@ -80,6 +83,7 @@ pub(crate) async fn serve_connection(
     let io = TokioIo::new(Watched::new(stream, version, Arc::clone(&activity)));
     let service = Answers {
         router: TowerToHyperService::new(router),
+        version,
         activity: Arc::clone(&activity),
         stop: stop.clone(),
     };
@@ -163,6 +167,7 @@ async fn drive(connection: impl Ends, activity: &Activity, mut stop: watch::Rece
 #[derive(Clone)]
 struct Answers {
     router: TowerToHyperService<Router>,
+    version: Version,
     activity: Arc<Activity>,
     stop: watch::Receiver<bool>,
 }
@@ -177,11 +182,12 @@ impl Service<Request> for Answers {
 
     fn call(&self, mut request: Request) -> Self::Future {
         request.extensions_mut().insert(Stopping(self.stop.clone()));
-        let exchange = self.activity.exchange();
+        let (exchange, body) = (self.activity.exchange(), !request.body().is_end_stream());
+        let request = request.map(|body| Received::new(body, self.version == Version::Http2));
         let (answer, activity) = (self.router.call(request), Arc::clone(&self.activity));
         Box::pin(async move {
             let answer = answer.await?;
-            activity.answers(answer.status());
+            activity.answers(answer.status(), body);
             Ok(answer.map(|body| Answered::new(body, exchange)))
         })
     }

@@ -21,6 +21,7 @@ mod metrics;
 mod mutations;
 mod privileges;
 mod rate;
+mod refused;
 mod remote;
 mod scale;
 mod secrets;

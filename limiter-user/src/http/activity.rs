@@ -78,10 +78,14 @@ struct State {
     open: usize,
     /// Those that wait for this side.
     working: usize,
-    /// The last end of an answer, or byte that was written.
+    /// The last end of an answer.
+    idle_since: Instant,
+    /// The same, or the last byte that was written: in HTTP/2 it may be of a ping, or of the answer to one.
     quiet_since: Instant,
-    /// The first byte that came after that.
+    /// The first byte that came since the last answer.
     heard: Option<Instant>,
+    /// The last request was refused, and may not have been there as a whole.
+    cut_short: bool,
     /// The last piece of an answer that was made.
     offered: Instant,
     /// Since when the peer takes nothing of what is to be written.
@@ -100,8 +104,10 @@ impl Activity {
             answered: false,
             open: 0,
             working: 0,
+            idle_since: now,
             quiet_since: now,
             heard: None,
+            cut_short: false,
             offered: now,
             blocked: None,
             tiresome: false,
@@ -127,7 +133,7 @@ impl Activity {
     pub(crate) fn begin(&self) {
         let now = Instant::now();
         let mut state = self.state();
-        (state.begun, state.quiet_since) = (now, now);
+        (state.begun, state.idle_since, state.quiet_since) = (now, now, now);
     }
 
     /// The peer is somebody, of this name.
@@ -187,11 +193,18 @@ impl Activity {
         self.state().blocked.get_or_insert_with(Instant::now);
     }
 
-    /// A request is answered with this status.
-    pub(super) fn answers(&self, status: StatusCode) {
+    /// A request is answered with this status; `body` says whether it had one.
+    pub(super) fn answers(&self, status: StatusCode, body: bool) {
         let mut state = self.state();
+        state.cut_short = body && !status.is_success();
         state.useful |= status.is_success();
         state.tiresome |= status == StatusCode::REQUEST_TIMEOUT;
+    }
+
+    /// Whether the peer may be in the middle of a request that is not waited for.
+    pub(super) fn is_cut_short(&self) -> bool {
+        let state = self.state();
+        state.cut_short || state.heard.is_some()
     }
 
     /// A request begins to be answered.
@@ -215,7 +228,7 @@ impl Activity {
         };
         // In HTTP/1.1 an answer has ended when all of it is in the buffer.
         let deaf = state.blocked.is_some_and(|since| waited(since, patience.stalled));
-        let idle = waited(state.quiet_since, patience.idle);
+        let idle = waited(state.idle_since, patience.idle);
         let useless = !state.useful && waited(self.accepted, patience.begun);
         if overdue || deaf {
             Standing::Overdue
@@ -261,7 +274,8 @@ impl Drop for Exchange {
         state.answered = true;
         state.open -= 1;
         state.working -= usize::from(self.working);
-        state.quiet_since = Instant::now();
+        let now = Instant::now();
+        (state.idle_since, state.quiet_since) = (now, now);
         state.heard = None;
     }
 }

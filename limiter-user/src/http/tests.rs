@@ -1,7 +1,7 @@
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -162,6 +162,132 @@ async fn who_was_too_slow_is_asked_to_leave() {
         assert_eq!(server.is_finished(), ends, "{path}");
         assert_eq!(sender.ready().await.is_err(), ends, "{path}");
     }
+}
+
+/// Pings of HTTP/2, of whichever side, are no requests.
+#[tokio::test(start_paused = true)]
+async fn who_does_nothing_but_ping_is_idle() {
+    let known = Activity::new(Patience::REMOTE);
+    known.prove(|| "somebody".to_owned());
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let (_stop, stopping) = watch::channel(false);
+    let server = tokio::spawn(serve_connection(near, Version::Http2, router(), known, stopping));
+    let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(far));
+    let (mut sender, connection) = client.await.unwrap();
+    tokio::spawn(connection);
+    let mut begun = Instant::now();
+    for pause in [Duration::ZERO, Patience::REMOTE.idle / 2, Patience::REMOTE.idle / 2] {
+        tokio::time::sleep(pause).await;
+        let request = hyper::Request::get("http://x/fine").body(String::new()).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::OK);
+        begun = Instant::now();
+    }
+    let ended = tokio::time::timeout(10 * Patience::REMOTE.idle, server).await;
+    ended.expect("the connection goes on").unwrap();
+    let (took, idle) = (begun.elapsed(), Patience::REMOTE.idle);
+    assert!(took >= idle && took < idle + FAREWELL + 3 * LOOK, "{took:?}");
+}
+
+/// Who is refused while they send hears why, and is not listened to for ever.
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_may_finish_within_bounds() {
+    let full = async || StatusCode::PAYLOAD_TOO_LARGE;
+    let router = router().route("/full", post(full));
+    let head = |length: usize| format!("POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    let known = || {
+        let known = Activity::new(Patience::REMOTE);
+        known.prove(|| "somebody".to_owned());
+        known
+    };
+    let serve = |near| {
+        let (stop, stopping) = watch::channel(false);
+        let served = serve_connection(near, Version::Http1, router.clone(), known(), stopping);
+        tokio::spawn(async move {
+            served.await;
+            drop(stop);
+        })
+    };
+    // All of it first, then the answer.
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let server = serve(near);
+    far.write_all(head(linger::MOST).as_bytes()).await.unwrap();
+    far.write_all(&vec![b'x'; linger::MOST]).await.unwrap();
+    let mut answer = String::new();
+    let begun = Instant::now();
+    far.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    drop(far);
+    server.await.unwrap();
+    assert!(
+        begun.elapsed() < linger::LONGEST,
+        "the peer has ended, and is waited for: {:?}",
+        begun.elapsed()
+    );
+
+    // Without end.
+    let (near, far) = UnixStream::pair().unwrap();
+    let server = serve(near);
+    let (mut ears, mut mouth) = far.into_split();
+    let begun = Instant::now();
+    let talking = tokio::spawn(async move {
+        let mut said = 0;
+        mouth.write_all(head(1 << 30).as_bytes()).await.unwrap();
+        while mouth.write_all(&[b'x'; 4096]).await.is_ok() {
+            said += 4096;
+        }
+        said
+    });
+    let mut answer = [0; 13];
+    ears.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413 ");
+    server.await.unwrap();
+    let took = begun.elapsed();
+    assert!(took >= linger::LONGEST && took < linger::LONGEST + LOOK, "{took:?}");
+    // And what fits the kernel's buffers.
+    let said = talking.await.unwrap();
+    assert!((linger::MOST..2 * linger::MOST).contains(&said), "{said}");
+}
+
+/// In HTTP/2, a reset behind the answer is taken for a failure by some.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_refused_is_not_reset_at_once() {
+    const PIECE: usize = 16 << 10;
+    let full = async || StatusCode::PAYLOAD_TOO_LARGE;
+    let router = router().route("/full", post(full));
+    let known = Activity::new(Patience::REMOTE);
+    known.prove(|| "somebody".to_owned());
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let (_stop, stopping) = watch::channel(false);
+    let server = tokio::spawn(serve_connection(near, Version::Http2, router, known, stopping));
+    let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far));
+    let (mut sender, connection) = client.await.unwrap();
+    tokio::spawn(connection);
+    for (pieces, all) in [(linger::MOST / PIECE, true), (100 * linger::MOST / PIECE, false)] {
+        let (said, mut hears) = tokio::sync::mpsc::unbounded_channel();
+        let pieces_of = stream::iter(0..pieces).map(move |n| {
+            // Nobody listens any more when it is over.
+            let _ = said.send(n);
+            Ok::<_, Infallible>(hyper::body::Frame::data(hyper::body::Bytes::from(vec![b'x'; PIECE])))
+        });
+        let body = http_body_util::StreamBody::new(pieces_of);
+        let request = hyper::Request::post("http://x/full").body(body).unwrap();
+        let begun = Instant::now();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+        // Until the body is dropped: at its end, or by the reset.
+        let mut taken = 0;
+        while hears.recv().await.is_some() {
+            taken += 1;
+        }
+        assert_eq!(taken == pieces, all, "{taken} of {pieces}");
+        assert!(taken * PIECE <= 2 * linger::MOST, "{taken}");
+        assert_eq!(begun.elapsed() >= linger::LONGEST, !all, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < linger::LONGEST + LOOK);
+    }
+    assert!(!server.is_finished(), "the connection goes on");
 }
 
 /// Answers that wait for their reader make nobody somebody.

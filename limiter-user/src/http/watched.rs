@@ -11,17 +11,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Version;
 use super::activity::{Activity, Exchange};
+use super::linger::Linger;
 
 /// A stream whose bytes are noticed.
 pub(super) struct Watched<S> {
     stream: S,
     version: Version,
     activity: Arc<Activity>,
+    /// When this side has ended, and the peer may not have.
+    linger: Option<Linger>,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, version: Version, activity: Arc<Activity>) -> Self {
-        Self { stream, version, activity }
+        Self { stream, version, activity, linger: None }
     }
 
     fn noted(&self, written: &Poll<io::Result<usize>>) {
@@ -48,7 +51,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -84,7 +87,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let Self { stream, activity, linger, .. } = &mut *self;
+        if linger.is_none() {
+            ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+            if !activity.is_cut_short() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        linger.get_or_insert_with(Linger::new).poll(stream, context)
     }
 }
 
