@@ -32,4 +32,5 @@ pub(crate) use jwt::tests as issuer;
 pub(crate) use principal::RESERVED;
 pub use principal::{Denied, Entry, Kind, Need, Principal};
 pub use quota::OverQuota;
+pub(crate) use recent::Recent;
 pub use scope::{InvalidScope, Scope, Scopes, Width};

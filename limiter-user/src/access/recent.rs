@@ -1,4 +1,4 @@
-//! A bounded memory of what passes by itself: failures and quotas, of which everybody on the network can make new ones.
+//! A bounded memory of what passes by itself: failures, quotas and peers, of which others can make new ones.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,24 +7,24 @@ use limiter_common::Nanos;
 
 /// Values until a time, of at most so many keys.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
+pub(crate) struct Recent<K, V> {
     most: usize,
     values: HashMap<K, (Nanos, V)>,
 }
 
 impl<K: Clone + Eq + Hash, V> Recent<K, V> {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most, values: HashMap::new() }
     }
 
     /// The value of `key`, unless its time has passed.
-    pub(super) fn get(&self, key: &K, now: Nanos) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K, now: Nanos) -> Option<&V> {
         self.values.get(key).filter(|(until, _)| *until > now).map(|(_, value)| value)
     }
 
     /// Remembers it until a time. If there is no room, the one whose time passes first is forgotten, and all whose time
     /// has passed already.
-    pub(super) fn put(&mut self, key: K, value: V, until: Nanos, now: Nanos) {
+    pub(crate) fn put(&mut self, key: K, value: V, until: Nanos, now: Nanos) {
         if self.values.len() >= self.most && !self.values.contains_key(&key) {
             self.values.retain(|_, (until, _)| *until > now);
             if self.values.len() >= self.most {
@@ -36,7 +36,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         self.values.insert(key, (until, value));
     }
 
-    pub(super) fn forget(&mut self, key: &K) {
+    pub(crate) fn forget(&mut self, key: &K) {
         self.values.remove(key);
     }
 }

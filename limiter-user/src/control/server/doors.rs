@@ -1,17 +1,21 @@
 //! Who may have a connection over TCP: so many at a time in all and for each peer, and so many new ones a second. Pure.
 //!
-//! When all places are taken, the connection that has waited longest without proving to be anybody makes room: who fills
-//! the places with silence pushes out silence, not those who work. Without such a one it is the caller with the most
+//! When all places are taken, a connection makes room that has not proven to be anybody: of those from where nobody known
+//! has come before, the one that has waited longest, of the peer with the most of them. Who fills the places with silence
+//! pushes out silence, not those who work, nor those who come again. Without such a one it is the caller with the most
 //! connections who makes room, if these are many: a token that got lost must not keep all others out.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use limiter_common::gcra::{Quota, Step};
 use limiter_common::{Address, Nanos, Prefix};
 use tokio::time::Instant;
 
+use crate::access::Recent;
 use crate::http::Activity;
 
 /// What there is room for.
@@ -25,14 +29,24 @@ pub(super) struct Room {
     pub(super) per_caller: usize,
     /// New connections of one peer: a second, and at once.
     pub(super) rate: (u64, u64),
-    /// Peers that are remembered.
+    /// Peers that are remembered, and those of them from where somebody known has come.
     pub(super) peers: usize,
+    pub(super) known: usize,
 }
 
 impl Room {
-    pub(super) const API: Self =
-        Self { connections: 256, per_peer: 16, per_caller: 32, rate: (50, 100), peers: 1 << 14 };
+    pub(super) const API: Self = Self {
+        connections: 256,
+        per_peer: 16,
+        per_caller: 32,
+        rate: (50, 100),
+        peers: 1 << 14,
+        known: 1 << 12,
+    };
 }
+
+/// So long it is remembered that somebody known has come from a peer.
+const MEMORY: Nanos = Nanos::from_secs(24 * 3600);
 
 /// Why somebody does not get in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +65,36 @@ pub(super) struct Doors {
     room: Room,
     quota: Quota,
     peers: HashMap<Prefix, Peer>,
+    /// From where somebody has come who has proven to be somebody. Nobody else can fill it.
+    known: Recent<Prefix, ()>,
     /// In the order of arrival.
-    connections: BTreeMap<u64, Arc<Activity>>,
+    connections: BTreeMap<u64, Connection>,
     next: u64,
 }
 
 #[derive(Debug, Default)]
 struct Peer {
+    /// That have not ended, turned out or not.
     connections: usize,
+    /// That have a place. Looked at for all of them when one has to go, so each has it at hand.
+    places: Arc<AtomicUsize>,
     /// Theoretical arrival time of its next connection.
     tat: Nanos,
+}
+
+#[derive(Debug)]
+struct Connection {
+    peer: Prefix,
+    /// When it came, its peer was one from where somebody known had come.
+    known: bool,
+    places: Arc<AtomicUsize>,
+    activity: Arc<Activity>,
+}
+
+impl Connection {
+    fn is_proven(&self) -> bool {
+        self.activity.proven().is_some()
+    }
 }
 
 /// A place, to be given back.
@@ -73,7 +107,8 @@ pub(super) struct Place {
 impl Doors {
     pub(super) fn new(room: Room) -> Self {
         let quota = Quota::packets(room.rate.0, room.rate.1).unwrap_or(Quota::UNLIMITED);
-        Self { room, quota, peers: HashMap::new(), connections: BTreeMap::new(), next: 0 }
+        let known = Recent::new(room.known);
+        Self { room, quota, peers: HashMap::new(), known, connections: BTreeMap::new(), next: 0 }
     }
 
     /// A place for a connection from `address`. The second value says whether another connection was turned out for it.
@@ -91,34 +126,57 @@ impl Doors {
                 return Err(Refused::Full);
             }
         }
-        let known = self.peers.entry(peer).or_default();
-        match self.quota.step(known.tat, self.quota.cost(0), now) {
-            Step::Admit(tat) => known.tat = tat,
+        let own = self.peers.entry(peer).or_default();
+        match self.quota.step(own.tat, self.quota.cost(0), now) {
+            Step::Admit(tat) => own.tat = tat,
             Step::Refuse => return Err(Refused::TooOften),
         }
-        if known.connections >= self.room.per_peer {
+        if own.connections >= self.room.per_peer {
             return Err(Refused::PeerFull);
         }
-        let mut turned_out = false;
-        if self.connections.len() >= self.room.connections {
-            let makes_room = first_unknown(&self.connections)
-                .or_else(|| quietest_of_the_greediest(&self.connections, self.room.per_caller));
-            let Some(number) = makes_room else { return Err(Refused::Full) };
-            self.connections[&number].turn_out();
+        let of_peer = |one: &Connection| one.peer == peer && one.is_proven();
+        let known = self.known.get(&peer, now).is_some() || self.connections.values().any(of_peer);
+        let places = Arc::clone(&own.places);
+        let turned_out = self.connections.len() >= self.room.connections;
+        if turned_out {
+            let number = self.makes_room(known).ok_or(Refused::Full)?;
             // Its place is free at once; what it gives back later is that of its peer alone.
-            self.connections.remove(&number);
-            turned_out = true;
+            if let Some(out) = self.give_back(number) {
+                out.activity.turn_out();
+            }
         }
-        known.connections += 1;
+        self.peers.entry(peer).or_default().connections += 1;
+        places.fetch_add(1, Ordering::Relaxed);
         let number = self.next;
         self.next += 1;
-        self.connections.insert(number, Arc::clone(activity));
+        self.connections.insert(number, Connection { peer, known, places, activity: Arc::clone(activity) });
         Ok((Place { number, peer }, turned_out))
+    }
+
+    /// The connection that ends so that another one can begin, whose peer is `known` or not.
+    fn makes_room(&self, known: bool) -> Option<u64> {
+        let unproven = self.connections.iter().filter(|(_, one)| !one.is_proven());
+        let first = unproven
+            .min_by_key(|(number, one)| (one.known, Reverse(one.places.load(Ordering::Relaxed)), **number));
+        match first {
+            // A stranger does not push out those who are known.
+            Some((_, one)) if one.known && !known => None,
+            Some((number, _)) => Some(*number),
+            None => quietest_of_the_greediest(&self.connections, self.room.per_caller),
+        }
+    }
+
+    fn give_back(&mut self, number: u64) -> Option<Connection> {
+        let connection = self.connections.remove(&number)?;
+        connection.places.fetch_sub(1, Ordering::Relaxed);
+        Some(connection)
     }
 
     /// The connection has ended.
     pub(super) fn leave(&mut self, place: &Place, now: Nanos) {
-        self.connections.remove(&place.number);
+        if self.give_back(place.number).is_some_and(|ended| ended.is_proven()) {
+            self.known.put(place.peer, (), now.saturating_add(MEMORY), now);
+        }
         if let Some(peer) = self.peers.get_mut(&place.peer) {
             peer.connections = peer.connections.saturating_sub(1);
             if peer.connections == 0 && peer.tat <= now {
@@ -132,15 +190,10 @@ impl Doors {
     }
 }
 
-/// The one that has waited longest without proving to be anybody.
-fn first_unknown(connections: &BTreeMap<u64, Arc<Activity>>) -> Option<u64> {
-    connections.iter().find(|(_, activity)| activity.proven().is_none()).map(|(number, _)| *number)
-}
-
 /// Of the caller who has the most, and more than they keep, the one where nothing has happened for longest.
-fn quietest_of_the_greediest(connections: &BTreeMap<u64, Arc<Activity>>, keeps: usize) -> Option<u64> {
+fn quietest_of_the_greediest(connections: &BTreeMap<u64, Connection>, keeps: usize) -> Option<u64> {
     let mut callers: HashMap<&str, Vec<(Instant, u64)>> = HashMap::new();
-    for (number, activity) in connections {
+    for (number, Connection { activity, .. }) in connections {
         if let Some(who) = activity.proven() {
             callers.entry(who).or_default().push((activity.quiet_since(), *number));
         }
@@ -163,7 +216,7 @@ mod tests {
     use super::*;
     use crate::http::Patience;
 
-    const ROOM: Room = Room { connections: 4, per_peer: 2, per_caller: 2, rate: (1, 3), peers: 8 };
+    const ROOM: Room = Room { connections: 4, per_peer: 2, per_caller: 2, rate: (1, 3), peers: 8, known: 4 };
 
     fn activity() -> Arc<Activity> {
         Activity::new(Patience::REMOTE)
@@ -217,6 +270,55 @@ mod tests {
         assert_eq!(doors.enter(from(10), &activity(), now), Err(Refused::Full));
         doors.leave(&places[0], now);
         assert!(doors.enter(from(10), &activity(), now).is_ok());
+    }
+
+    /// Whoever has many addresses turns out their own, and not who has come before and comes again.
+    #[tokio::test]
+    async fn who_has_come_before_is_not_turned_out_for_a_stranger() {
+        let room = Room { peers: 100, ..ROOM };
+        let mut doors = Doors::new(room);
+        let now = Nanos::from_secs(10);
+        let from = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let worked = activity();
+        let (place, _) = doors.enter(from(1), &worked, now).unwrap();
+        worked.prove(|| "1".to_owned());
+        doors.leave(&place, now);
+
+        let (again, first, second, third) = (activity(), activity(), activity(), activity());
+        doors.enter(from(1), &again, now).unwrap();
+        doors.enter(from(2), &first, now).unwrap();
+        doors.enter(from(3), &second, now).unwrap();
+        doors.enter(from(3), &third, now).unwrap();
+        let out = async |activity: &Activity| {
+            tokio::time::timeout(std::time::Duration::from_millis(1), activity.turned_out()).await.is_ok()
+        };
+        // Strangers come and go: first one of the peer with two, then whoever came first.
+        for (n, goes) in [(4, &second), (5, &first), (6, &third)] {
+            assert!(doors.enter(from(n), &activity(), now).unwrap().1);
+            assert!(out(goes).await, "{n}");
+        }
+        for n in 7..100 {
+            assert!(doors.enter(from(n % 50 + 50), &activity(), now).unwrap().1, "{n}");
+        }
+        assert!(!out(&again).await, "who has come before had to go");
+        // Those of whom somebody is there count as well.
+        let (mut doors, mut places) = (Doors::new(room), Vec::new());
+        for n in 1..3 {
+            let worker = activity();
+            places.push(doors.enter(from(n), &worker, now).unwrap());
+            worker.prove(|| n.to_string());
+            places.push(doors.enter(from(n), &activity(), now).unwrap());
+        }
+        assert_eq!(doors.enter(from(9), &activity(), now), Err(Refused::Full), "a stranger");
+        let (place, _) = places.remove(2);
+        doors.leave(&place, now);
+        let stranger = activity();
+        doors.enter(from(9), &stranger, now).unwrap();
+        assert!(doors.enter(from(2), &activity(), now).unwrap().1);
+        assert!(out(&stranger).await, "the stranger has to go for who is known");
+        // It is not remembered for ever.
+        assert!(doors.known.get(&peer(from(2)), now.saturating_add(Nanos(MEMORY.0 - 1))).is_some());
+        assert!(doors.known.get(&peer(from(2)), now.saturating_add(MEMORY)).is_none());
     }
 
     #[tokio::test(start_paused = true)]

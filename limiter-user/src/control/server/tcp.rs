@@ -26,7 +26,7 @@ use crate::tls::{self, H2, Identity};
 const HANDSHAKE: Duration = Duration::from_secs(4);
 /// Connections that wait for being accepted. Of more, the kernel drops the last packet of the handshake, whoever's it is,
 /// and the peer tries again after a second.
-const BACKLOG: u32 = 1024;
+const BACKLOG: u32 = 4096;
 /// Between two attempts at an address that is not there: at boot, it comes with the network.
 const PAUSE: Duration = Duration::from_secs(5);
 
