@@ -126,7 +126,7 @@ async fn command(session: &mut Session<impl Write>, command: Command) -> Result<
         Command::Counters(counters) => counters::counters(session, &counters).await,
         Command::Events => events::events(session).await,
         Command::Explain(explain) => explain::explain(session, &explain).await,
-        Command::Reload => daemon::reload(session).await,
+        Command::Reload { confirm } => daemon::reload(session, confirm).await,
         Command::Token(token) => token::token(session, token).await,
         Command::Detach(detach) => daemon::detach(session, detach).await,
         Command::Audit(Audit::Verify { directory }) => audit::verify(session, &directory),

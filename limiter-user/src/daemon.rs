@@ -5,6 +5,8 @@
 //! front of traffic: configuration, kernel tables, store and lists into the tables, then programs onto interfaces. A stop
 //! takes nothing off.
 
+mod begun;
+mod confirm;
 mod interfaces;
 mod lifelines;
 pub mod options;
@@ -14,6 +16,7 @@ mod rollbacks;
 mod service;
 mod source;
 mod standing;
+mod unconfirmed;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use limiter_common::Nanos;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -29,14 +33,16 @@ use tokio::time::Instant;
 use crate::access::Authenticator;
 use crate::audit::Trail;
 use crate::config::{Access, Config};
-use crate::control::protocol::{Detached, Problem, ProblemKind};
+use crate::control::protocol::{Detached, Problem, ProblemKind, UnconfirmedChange};
 use crate::control::server::{self, App, Backend, Request, Tcp};
+use crate::daemon::begun::Begun;
 use crate::daemon::interfaces::{DetachError, Interfaces};
 use crate::daemon::lifelines::gather_lifelines;
 use crate::daemon::options::Options;
 use crate::daemon::prepared::Prepared;
 use crate::daemon::reload::{ListsReloaded, ReloadReply};
 use crate::daemon::source::Source;
+use crate::daemon::unconfirmed::Unconfirmed;
 use crate::dataplane::Reader;
 use crate::dataplane::kernel::{Dataplane, OpenOptions};
 use crate::enforcer::{self, Parameters};
@@ -74,8 +80,8 @@ pub fn main() -> ExitCode {
         return check(config);
     }
     telemetry::start(options.log_format);
-    let config = match config {
-        Ok(config) => config,
+    let begun = match config {
+        Ok((config, text)) => Begun::new(&source, config, text),
         Err(problems) => {
             for problem in problems {
                 tracing::error!("{problem}");
@@ -84,7 +90,7 @@ pub fn main() -> ExitCode {
         }
     };
     // Before there are threads, which would keep what they were made with.
-    let prepared = match Prepared::new(&options, &config) {
+    let prepared = match Prepared::new(&options, &begun.config) {
         Ok(prepared) => prepared,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -98,7 +104,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(&options, source, config, prepared)) {
+    match runtime.block_on(run(&options, source, begun, prepared)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -107,7 +113,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn check(config: Result<Config, Vec<String>>) -> ExitCode {
+fn check(config: Result<(Config, String), Vec<String>>) -> ExitCode {
     use std::io::Write;
 
     let (exit, outcome) = match config {
@@ -123,11 +129,13 @@ fn check(config: Result<Config, Vec<String>>) -> ExitCode {
 }
 
 /// Starts everything, and returns when it was told to stop.
-async fn run(options: &Options, source: Source, config: Config, prepared: Prepared) -> anyhow::Result<()> {
+async fn run(options: &Options, source: Source, begun: Begun, prepared: Prepared) -> anyhow::Result<()> {
     let started = host::now().wall;
     // From here on SIGHUP is a reload, not the end.
     let hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
+    let Begun { config, text, unconfirmed, rolled_back, notes: at_start } = begun;
     let config = Arc::new(config);
+    let boot = host::boot_id()?;
     let Prepared { operators, socket, hooks, mut notes } = prepared;
     let dataplane = Dataplane::open(&OpenOptions {
         pins_directory: config.pins_directory.clone(),
@@ -135,6 +143,7 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
         log_drops: telemetry::debug_is_on(),
         replace: options.replace,
     })?;
+    notes.extend(at_start);
     notes.extend_from_slice(dataplane.notes());
     for note in &notes {
         tracing::warn!("{note}");
@@ -150,7 +159,7 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
     let parameters = Parameters {
         writer: dataplane.writer(),
         config: Arc::clone(&config),
-        boot_id: host::boot_id()?,
+        boot_id: boot,
         clock: host::now,
         lifelines: Lifelines::gather,
         peers: host::tcp_peers,
@@ -176,6 +185,7 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
     let fetching = tokio::spawn(fetch_keys(Arc::clone(&access), stopping.clone()));
     let access_too = Arc::clone(&access);
     let (readiness, ready) = watch::channel(false);
+    let (awaited, awaits) = watch::channel(None);
     let trail = Trail::open(config.audit.clone(), started).context("cannot start the audit trail")?;
     let backend = Backend {
         enforcer: enforcer.clone(),
@@ -183,6 +193,7 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
         clock,
         daemon: to_daemon,
         ready,
+        unconfirmed: awaits,
         access,
         trail: trail.clone(),
     };
@@ -213,6 +224,11 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
     let mut daemon = Daemon {
         source,
         config,
+        text,
+        boot,
+        unconfirmed: None,
+        roll_back_at: None,
+        awaited,
         enforcer: enforcer.clone(),
         reader,
         interfaces,
@@ -238,6 +254,10 @@ async fn run(options: &Options, source: Source, config: Config, prepared: Prepar
         gather_at: None,
         lists_due: false,
     };
+    daemon.await_confirmation(unconfirmed);
+    if rolled_back {
+        daemon.rolled_back().await;
+    }
     let outcome = daemon.run(hangup, requests, reloads).await;
     let (tcp, hooks) = (daemon.tcp.take(), std::mem::take(&mut daemon.hooks));
     drop(daemon);
@@ -306,6 +326,14 @@ struct Daemon {
     source: Source,
     /// In force.
     config: Arc<Config>,
+    /// How it is written.
+    text: String,
+    boot: [u8; 16],
+    /// What has to be confirmed, or was not.
+    unconfirmed: Option<Unconfirmed>,
+    roll_back_at: Option<Instant>,
+    /// For who lists what waits, with the end.
+    awaited: watch::Sender<Option<(UnconfirmedChange, Nanos)>>,
     enforcer: enforcer::Handle,
     reader: Arc<dyn Reader>,
     interfaces: Interfaces,
@@ -366,9 +394,12 @@ impl Daemon {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => self.begin_reload(vec![None]),
+                () = sleep_until(self.roll_back_at) => self.roll_configuration_back(),
                 Some(request) = requests.recv() => self.answer(request),
                 Some(reloaded) = reloads.recv() => {
-                    self.finish_reload(reloaded);
+                    if self.finish_reload(reloaded) {
+                        self.rolled_back().await;
+                    }
                     check_at = Instant::now();
                 }
                 Some(()) = links_changed.recv() => check_at = check_at.min(Instant::now() + SETTLE),
@@ -403,7 +434,11 @@ impl Daemon {
                 self.check_interfaces();
                 let _ = reply.send(self.status());
             }
-            Request::Reload(reply) => self.begin_reload(vec![Some(reply)]),
+            Request::Reload(None, reply) => self.begin_reload(vec![Some(reply)]),
+            Request::Reload(Some(to_confirm), reply) => self.begin_reload_to_confirm(&to_confirm, reply),
+            Request::Confirm(id, reply) => {
+                let _ = reply.send(self.confirm_configuration(id));
+            }
             Request::Detach(request, reply) => {
                 let _ = reply.send(self.detach(&request.interfaces));
             }

@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod cli;
 mod client;
+mod confirm;
 mod damage;
 mod danger;
 mod dataplane;

@@ -139,10 +139,16 @@ pub enum Command {
     ///
     /// Examples:
     ///   limiter reload
+    ///   limiter reload --confirm 60s
     ///
-    /// A configuration with a problem changes nothing.
+    /// A configuration with a problem changes nothing. One that nobody confirms in time is rolled back, also if the daemon
+    /// was killed in between, and is not taken from the disk again; files that it names stay as they are.
     #[command(verbatim_doc_comment)]
-    Reload,
+    Reload {
+        /// Roll it back after this time, up to 1h, unless `limiter confirm` keeps it
+        #[arg(long, value_name = "TIME")]
+        confirm: Option<Lifetime>,
+    },
     /// Tokens for programs that use the API over the network
     #[command(subcommand)]
     Token(Token),

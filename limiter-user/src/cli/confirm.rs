@@ -17,10 +17,15 @@ pub(super) async fn confirm(session: &mut Session<impl Write>, id: Option<u64>) 
         } else {
             for UnconfirmedChange { id, what, owner, actor, claims, seconds_left } in &list.changes {
                 let (what, owner, actor) = (printable(what), printable(owner), printable(actor));
-                let (claims, left) = (counted(*claims, "claim", "claims"), rough(*seconds_left));
+                let left = rough(*seconds_left);
+                // A configuration has none.
+                let claims = match claims {
+                    0 => String::new(),
+                    claims => format!("{}, ", counted(*claims, "claim", "claims")),
+                };
                 writeln!(
                     session.out,
-                    "{} {what} by {owner} ({actor}): {claims}, rolled back in {left}",
+                    "{} {what} by {owner} ({actor}): {claims}rolled back in {left}",
                     printable(id)
                 )?;
             }
@@ -31,12 +36,11 @@ pub(super) async fn confirm(session: &mut Session<impl Write>, id: Option<u64>) 
     if session.json {
         session.json(&change)?;
     } else {
-        writeln!(
-            session.out,
-            "confirmed: {} of {}",
-            printable(&change.what),
-            counted(change.claims, "claim", "claims")
-        )?;
+        let of = match change.claims {
+            0 => String::new(),
+            claims => format!(" of {}", counted(claims, "claim", "claims")),
+        };
+        writeln!(session.out, "confirmed: {}{of}", printable(&change.what))?;
     }
     Ok(Exit::Ok)
 }

@@ -5,21 +5,30 @@ use std::io::Write;
 use crate::cli::Session;
 use crate::cli::args::Detach;
 use crate::cli::failure::{Exit, Failure, Stop};
-use crate::cli::render::printable;
+use crate::cli::lists::seconds_of;
+use crate::cli::render::{self, printable};
 use crate::control::client::ClientError;
-use crate::control::protocol::{DetachRequest, Detached, ProblemKind};
+use crate::control::protocol::{DetachRequest, Detached, ProblemKind, Reloaded};
 use crate::dataplane::kernel;
+use crate::duration::Lifetime;
 
-pub(super) async fn reload(session: &mut Session<impl Write>) -> Result<Exit, Stop> {
-    let reloaded = session.client.reload().await?;
+pub(super) async fn reload(
+    session: &mut Session<impl Write>,
+    confirm: Option<Lifetime>,
+) -> Result<Exit, Stop> {
+    let reloaded = match seconds_of(confirm)? {
+        None => session.client.reload().await?,
+        Some(seconds) => session.client.reload_to_confirm(seconds).await?,
+    };
     if session.json {
         session.json(&reloaded)?;
-    } else if reloaded.changes.is_empty() && reloaded.problems.is_empty() {
+    } else if reloaded == Reloaded::default() {
         writeln!(session.out, "nothing changed")?;
     } else {
         for change in &reloaded.changes {
             writeln!(session.out, "{}", printable(change))?;
         }
+        render::to_confirm(&mut session.out, reloaded.change.as_deref())?;
         for problem in &reloaded.problems {
             writeln!(std::io::stderr(), "limiter: {}", printable(problem))?;
         }

@@ -104,7 +104,7 @@ pub(super) async fn remove(
 }
 
 /// The time of `--confirm`.
-fn seconds_of(confirm: Option<Lifetime>) -> Result<Option<u64>, Stop> {
+pub(super) fn seconds_of(confirm: Option<Lifetime>) -> Result<Option<u64>, Stop> {
     match confirm.map(Lifetime::seconds) {
         Some(None) => Err(Failure::usage("--confirm needs a time, like 60s").into()),
         Some(seconds) => Ok(seconds),

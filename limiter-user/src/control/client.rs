@@ -315,6 +315,13 @@ impl Client {
         self.decode(answer).await
     }
 
+    /// The same, but rolled back after so many seconds unless [`Self::confirm`] keeps it.
+    pub async fn reload_to_confirm(&self, seconds: u64) -> Result<Reloaded, ClientError> {
+        let path = format!("/v1/reload?confirm_seconds={seconds}");
+        let answer = self.send(Method::POST, &path, "", empty(), LONG_ANSWER).await?;
+        self.decode(answer).await
+    }
+
     pub async fn detach(&self, request: &DetachRequest) -> Result<Detached, ClientError> {
         self.post("/v1/detach", request).await
     }

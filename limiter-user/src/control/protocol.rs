@@ -329,6 +329,9 @@ pub struct Reloaded {
     /// What the configuration asks for and is not so, as sentences: exit code 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// The change that has to be confirmed, if that was asked for and the configuration is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

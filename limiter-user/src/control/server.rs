@@ -28,13 +28,14 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
+use limiter_common::Nanos;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::access::Authenticator;
 use crate::audit::Trail;
 use crate::control::peers::{Operators, Peer, Role};
-use crate::control::protocol::{DetachRequest, Detached, Problem, Reloaded, Status};
+use crate::control::protocol::{DetachRequest, Detached, Problem, Reloaded, Status, UnconfirmedChange};
 use crate::dataplane::Reader;
 use crate::enforcer;
 use crate::http::{Activity, Listen, Version, accept_all, serve_connection};
@@ -58,8 +59,20 @@ const MAX_CONNECTIONS: usize = 256;
 #[derive(Debug)]
 pub enum Request {
     Status(oneshot::Sender<Status>),
-    Reload(oneshot::Sender<Result<Reloaded, Problem>>),
+    /// To be confirmed, if somebody wants that.
+    Reload(Option<ToConfirm>, oneshot::Sender<Result<Reloaded, Problem>>),
+    /// Keeps the configuration, if it is that change that waits.
+    Confirm(u64, oneshot::Sender<Result<Option<UnconfirmedChange>, Problem>>),
     Detach(DetachRequest, oneshot::Sender<Result<Detached, Problem>>),
+}
+
+/// A configuration that is rolled back unless somebody confirms it.
+#[derive(Debug)]
+pub struct ToConfirm {
+    /// Until then.
+    pub seconds: u64,
+    /// Who asks.
+    pub actor: String,
 }
 
 /// Where answers come from.
@@ -72,6 +85,8 @@ pub struct Backend {
     pub daemon: mpsc::Sender<Request>,
     /// Whether everything is loaded and protected.
     pub ready: watch::Receiver<bool>,
+    /// The configuration, if somebody has to confirm it, and when it is rolled back.
+    pub unconfirmed: watch::Receiver<Option<(UnconfirmedChange, Nanos)>>,
     /// Who may come over the network.
     pub access: Arc<Authenticator>,
     /// Where it is written down who asked for what.

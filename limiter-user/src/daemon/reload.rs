@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::unconfirmed::{self, Unconfirmed};
 use super::{Daemon, configure, service};
 use crate::config::Config;
 use crate::control::protocol::{Problem, ProblemKind, Reloaded};
-use crate::daemon::source::keep_fixed;
 use crate::enforcer;
 use crate::host::{self};
 use crate::metrics::LastReload;
@@ -18,9 +18,21 @@ pub(super) type ReloadReply = oneshot::Sender<Result<Reloaded, Problem>>;
 /// Who wants the lists to be read again.
 pub(super) enum Cause {
     /// A reload, for whoever waits for the answer; `None` for a signal.
-    Configuration { needs_restart: Vec<String>, replies: Vec<Option<ReloadReply>> },
+    Configuration {
+        needs_restart: Vec<String>,
+        replies: Vec<Option<ReloadReply>>,
+        taken: Taken,
+        rolls_back: bool,
+    },
     /// The machine has other lifelines than before.
     Lifelines,
+}
+
+/// What a configuration is, once it is in force.
+pub(super) struct Taken {
+    pub(super) text: String,
+    /// Who has to confirm it, or did not.
+    pub(super) unconfirmed: Option<Unconfirmed>,
 }
 
 /// The enforcer has taken over a configuration; the interfaces are next.
@@ -38,23 +50,34 @@ impl Daemon {
             return;
         }
         service::reloading();
-        let config = match tokio::task::block_in_place(|| self.source.load()) {
-            Ok(config) => config,
-            Err(problems) => {
-                let problem = Problem {
-                    // Not the request is wrong, but a file.
-                    kind: ProblemKind::Failed,
-                    title: "configuration refused".to_owned(),
-                    status: 422,
-                    detail: "the configuration has problems; the former one stays in force".to_owned(),
-                    items: problems,
-                };
-                self.refuse_reload(replies, problem);
-                return;
-            }
+        let (config, text) = match tokio::task::block_in_place(|| self.source.load()) {
+            Ok(loaded) => loaded,
+            Err(problems) => return self.refuse_reload(replies, Self::not_understood(problems)),
         };
-        let (config, needs_restart) = keep_fixed(&self.config, config);
-        self.reload_lists(Arc::new(config), Cause::Configuration { needs_restart, replies });
+        // Whoever has lists read again has no word on what is not confirmed; whoever has written another text has.
+        let unconfirmed = self.unconfirmed.clone().filter(|change| change.tries(&text));
+        let former = match &unconfirmed {
+            Some(change) if change.is_over => self.source.parse(&change.former).ok(),
+            Some(_) | None => None,
+        };
+        match former {
+            Some(former) => {
+                let taken = Taken { text: self.text.clone(), unconfirmed };
+                self.reload_text(former, taken, replies, false);
+            }
+            None => self.reload_text(config, Taken { text, unconfirmed }, replies, false),
+        }
+    }
+
+    pub(super) fn not_understood(problems: Vec<String>) -> Problem {
+        Problem {
+            // Not the request is wrong, but a file.
+            kind: ProblemKind::Failed,
+            title: "configuration refused".to_owned(),
+            status: 422,
+            detail: "the configuration has problems; the former one stays in force".to_owned(),
+            items: problems,
+        }
     }
 
     pub(super) fn reload_lists(&mut self, config: Arc<Config>, cause: Cause) {
@@ -69,12 +92,15 @@ impl Daemon {
         });
     }
 
-    pub(super) fn finish_reload(&mut self, reloaded: ListsReloaded) {
+    /// True if a configuration that nobody confirmed was rolled back.
+    pub(super) fn finish_reload(&mut self, reloaded: ListsReloaded) -> bool {
         self.under_way = false;
         let ListsReloaded { config, outcome, cause } = reloaded;
+        let mut rolled_back = false;
         match cause {
-            Cause::Configuration { needs_restart, replies } => {
-                self.finish_configuration(config, needs_restart, outcome, replies);
+            Cause::Configuration { needs_restart, replies, taken, rolls_back } => {
+                rolled_back = rolls_back && outcome.is_ok();
+                self.finish_configuration(config, needs_restart, taken, outcome, replies);
             }
             Cause::Lifelines => self.finish_lifelines(outcome),
         }
@@ -83,6 +109,7 @@ impl Daemon {
             self.begin_reload(waiting);
         }
         self.check_lists();
+        rolled_back
     }
 
     pub(super) fn finish_lifelines(&mut self, outcome: Result<Vec<String>, enforcer::Error>) {
@@ -105,6 +132,7 @@ impl Daemon {
         &mut self,
         config: Arc<Config>,
         needs_restart: Vec<String>,
+        taken: Taken,
         outcome: Result<Vec<String>, enforcer::Error>,
         replies: Vec<Option<ReloadReply>>,
     ) {
@@ -123,6 +151,9 @@ impl Daemon {
                 {
                     problems.push(problem);
                 }
+                let change = taken.unconfirmed.as_ref().filter(|change| !change.is_over);
+                let change = change.map(|change| change.id.to_string());
+                problems.extend(self.take(taken));
                 changes.extend(needs_restart.iter().cloned());
                 self.needs_restart = needs_restart;
                 self.reload = LastReload { successful: true, succeeded_at: host::now().wall };
@@ -136,10 +167,13 @@ impl Daemon {
                 tracing::info!("reloaded");
                 for reply in replies.into_iter().flatten() {
                     let (changes, problems) = (changes.clone(), problems.clone());
-                    let _ = reply.send(Ok(Reloaded { changes, problems }));
+                    let _ = reply.send(Ok(Reloaded { changes, problems, change: change.clone() }));
                 }
             }
             Err(error) => {
+                if let Err(error) = self.keep_as_it_was() {
+                    tracing::warn!("what has to be confirmed is not stored: {error}");
+                }
                 let mut problem = Problem::from(error);
                 problem.items.insert(0, problem.detail);
                 problem.detail = "the configuration could not be applied".to_owned();
@@ -148,6 +182,28 @@ impl Daemon {
         }
         self.publish();
         service::ready(&self.headline);
+    }
+
+    /// What is to be confirmed from here on, if anything. Returns what an operator should know of it.
+    fn take(&mut self, taken: Taken) -> Option<String> {
+        let Taken { text, unconfirmed } = taken;
+        let known = self.unconfirmed.is_some();
+        self.text = text;
+        let is_over = unconfirmed.as_ref().is_some_and(|change| change.is_over);
+        let forgotten = unconfirmed.is_none() && known;
+        self.await_confirmation(unconfirmed);
+        if forgotten && let Err(error) = self.keep_as_it_was() {
+            return Some(format!("that nothing has to be confirmed any more is not stored: {error}"));
+        }
+        is_over.then(|| self.not_confirmed())
+    }
+
+    /// The file says what is to be confirmed here.
+    fn keep_as_it_was(&self) -> std::io::Result<()> {
+        match &self.unconfirmed {
+            Some(change) => self.keep(change),
+            None => unconfirmed::forget(&self.config.state_directory),
+        }
     }
 
     pub(super) fn refuse_reload(&mut self, replies: Vec<Option<ReloadReply>>, problem: Problem) {

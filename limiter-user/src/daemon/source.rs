@@ -29,15 +29,15 @@ impl Source {
         Self::CommandLine(options.interface.iter().map(table).collect())
     }
 
-    /// Reads and checks it.
+    /// Reads and checks it; with the text.
     ///
     /// # Errors
     ///
     /// A line for each thing that is wrong.
-    pub(super) fn load(&self) -> Result<Config, Vec<String>> {
-        let (text, file) = match self {
+    pub(super) fn load(&self) -> Result<(Config, String), Vec<String>> {
+        let text = match self {
             Self::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => (text, path.as_path()),
+                Ok(text) => text,
                 Err(error) => {
                     let hint = crate::privileges::hint(&error);
                     return Err(vec![format!(
@@ -46,9 +46,22 @@ impl Source {
                     )]);
                 }
             },
-            Self::CommandLine(text) => (text.clone(), Path::new("(command line)")),
+            Self::CommandLine(text) => text.clone(),
         };
-        config::parse(&text, file)
+        Ok((self.parse(&text)?, text))
+    }
+
+    /// Checks a text that came from here.
+    ///
+    /// # Errors
+    ///
+    /// A line for each thing that is wrong.
+    pub(super) fn parse(&self, text: &str) -> Result<Config, Vec<String>> {
+        let file = match self {
+            Self::File(path) => path.as_path(),
+            Self::CommandLine(_) => Path::new("(command line)"),
+        };
+        config::parse(text, file)
             .map_err(|problems| problems.to_string().lines().map(str::to_owned).collect())
     }
 }
@@ -104,7 +117,7 @@ mod tests {
 
     #[test]
     fn interfaces_of_the_command_line_are_a_configuration() {
-        let Ok(config) = source("limiterd --interface eth0 --interface eth1 --mode auto").load() else {
+        let Ok((config, _)) = source("limiterd --interface eth0 --interface eth1 --mode auto").load() else {
             panic!("refused");
         };
         let modes: Vec<_> = config.interfaces.iter().map(|one| (one.name.as_str(), one.mode)).collect();
@@ -144,7 +157,7 @@ mod tests {
 
     #[test]
     fn files_of_the_api_are_read_again_and_its_sockets_stay() {
-        let Ok(mut old) = source("limiterd --interface eth0").load() else { panic!("refused") };
+        let Ok((mut old, _)) = source("limiterd --interface eth0").load() else { panic!("refused") };
         let mut new = old.clone();
         old.api = Some(api("127.0.0.1:1"));
         new.api = Some(Api { certificate: "/etc/limiter/new.pem".into(), ..api("127.0.0.1:2") });
@@ -155,8 +168,8 @@ mod tests {
 
     #[test]
     fn what_takes_a_restart_stays_and_is_named() {
-        let Ok(old) = source("limiterd --interface eth0").load() else { panic!("refused") };
-        let Ok(mut new) = source("limiterd --interface eth1").load() else { panic!("refused") };
+        let Ok((old, _)) = source("limiterd --interface eth0").load() else { panic!("refused") };
+        let Ok((mut new, _)) = source("limiterd --interface eth1").load() else { panic!("refused") };
         assert_eq!(keep_fixed(&old, new.clone()), (new.clone(), Vec::new()));
         new.metrics = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
         new.api = Some(api("127.0.0.1:1"));

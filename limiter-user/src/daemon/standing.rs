@@ -72,6 +72,7 @@ impl Daemon {
         warnings.extend(self.access.warnings());
         warnings.extend(self.trail.problem());
         warnings.extend(self.reload_problem.clone());
+        warnings.extend(self.confirmation());
         warnings.extend(self.needs_restart.iter().cloned());
         warnings.extend(summary.warnings.iter().cloned());
         Status {

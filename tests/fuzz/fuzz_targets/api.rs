@@ -116,6 +116,7 @@ async fn run(text: &str, socket: &Path, directory: &Path, told: std::sync::mpsc:
     .expect("an enforcer");
     let (daemon, _requests) = mpsc::channel(1);
     let (_ready, ready) = watch::channel(true);
+    let (_, unconfirmed) = watch::channel(None);
     let (_stop, stop) = watch::channel(false);
     let app = App::new(Backend {
         enforcer,
@@ -123,6 +124,7 @@ async fn run(text: &str, socket: &Path, directory: &Path, told: std::sync::mpsc:
         clock: now,
         daemon,
         ready,
+        unconfirmed,
         access: Arc::new(Authenticator::open(&directory.join("tokens.json"))),
         trail: Trail::open(audit, now().wall).expect("an audit trail"),
     });

@@ -14,7 +14,7 @@ pub struct ChangeList {
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct UnconfirmedChange {
     pub id: String,
-    /// `block.add`, `block.remove`, `allow.add` or `allow.remove`.
+    /// `block.add`, `block.remove`, `allow.add`, `allow.remove` or `config.reload`.
     pub what: String,
     /// Who asked for it, as with claims.
     pub owner: String,

@@ -19,7 +19,9 @@ use super::body;
 use super::gate::{self, Caller, Gate, needs};
 use super::idempotency::Answers;
 use super::refusal::Refusal;
-use super::{Backend, Request, changes, confirm, events, listing, openapi, record, reports, tokens};
+use super::{
+    Backend, Request, ToConfirm, changes, confirm, events, listing, openapi, record, reports, tokens,
+};
 use crate::access::Need;
 use crate::audit::Event;
 use crate::config;
@@ -231,12 +233,30 @@ async fn status(State(shared): State<Shared>) -> Answer<Status> {
     answer.await.map(Json).map_err(Refusal::stopping)
 }
 
-async fn reload(State(shared): State<Shared>, caller: Caller) -> Answer<Reloaded> {
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadQuery {
+    confirm_seconds: Option<u64>,
+}
+
+async fn reload(
+    State(shared): State<Shared>,
+    caller: Caller,
+    query: Result<Query<ReloadQuery>, QueryRejection>,
+) -> Answer<Reloaded> {
+    let Query(query) = query.map_err(|error| Refusal::invalid(error.body_text()))?;
+    let to_confirm = match query.confirm_seconds {
+        None => None,
+        Some(seconds @ 1..=3600) => Some(ToConfirm { seconds, actor: caller.actor() }),
+        Some(_) => return Err(Refusal::invalid("a configuration can wait from 1 to 3600 seconds")),
+    };
     let (reply, answer) = oneshot::channel();
-    shared.ask(Request::Reload(reply)).await?;
+    shared.ask(Request::Reload(to_confirm, reply)).await?;
     let reloaded = answer.await.map_err(Refusal::stopping)??;
     let count = u64::try_from(reloaded.changes.len()).unwrap_or(u64::MAX);
-    let event = Event { what: "config.reload", subjects: &reloaded.changes, count, ..Event::default() };
+    let after = reloaded.change.as_ref().map(|id| format!("change {id}, to be confirmed"));
+    let event =
+        Event { what: "config.reload", subjects: &reloaded.changes, count, after, ..Event::default() };
     record::done(&shared, &caller, event).await;
     Ok(Json(reloaded))
 }
@@ -258,7 +278,7 @@ async fn detach(
 }
 
 impl Shared {
-    async fn ask(&self, request: Request) -> Result<(), Refusal> {
+    pub(super) async fn ask(&self, request: Request) -> Result<(), Refusal> {
         self.backend.daemon.send(request).await.map_err(Refusal::stopping)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream;
 use hyper::body::Bytes;
-use limiter_common::{Nanos, Reason};
+use limiter_common::Reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -74,6 +74,7 @@ impl Fixture {
         let reader = Arc::new(tables.clone());
         let access = Arc::new(Authenticator::open(&directory.path().join("tokens.json")));
         let (readiness, ready) = watch::channel(true);
+        let (_, unconfirmed) = watch::channel(None);
         let access_too = Arc::clone(&access);
         let audit = config::parse(&text, Path::new("test.toml")).map(|config| config.audit).unwrap();
         let trail = Trail::open(audit, noon().wall).unwrap();
@@ -83,6 +84,7 @@ impl Fixture {
             clock: noon,
             daemon: to_daemon,
             ready,
+            unconfirmed,
             access,
             trail,
         };
@@ -275,8 +277,8 @@ async fn what_the_root_answers() {
 
     let reload = async {
         match fixture.daemon.recv().await {
-            Some(Request::Reload(reply)) => reply
-                .send(Ok(Reloaded { changes: vec!["a change".to_owned()], problems: Vec::new() }))
+            Some(Request::Reload(None, reply)) => reply
+                .send(Ok(Reloaded { changes: vec!["a change".to_owned()], ..Reloaded::default() }))
                 .unwrap(),
             other => panic!("{other:?}"),
         }

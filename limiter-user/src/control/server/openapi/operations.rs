@@ -198,7 +198,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/v1/reload",
         summary: "Read the configuration and its lists again.",
-        query: &[],
+        query: &[optional(
+            "confirm_seconds",
+            "integer",
+            "Rolls the configuration back after so many seconds, up to 3600, unless it is confirmed; not the files that it names.",
+        )],
         takes: Takes::Nothing,
         gives: Gives::Json("Reloaded"),
     },

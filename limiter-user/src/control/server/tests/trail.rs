@@ -58,7 +58,7 @@ async fn who_hangs_up_while_something_is_done_has_it_on_record() {
     let mut fixture = Fixture::new().await;
     let mut stream = UnixStream::connect(&fixture.path).await.unwrap();
     stream.write_all(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-    let Some(Request::Reload(reply)) = fixture.daemon.recv().await else { panic!("no reload") };
+    let Some(Request::Reload(None, reply)) = fixture.daemon.recv().await else { panic!("no reload") };
     stream.shutdown().await.unwrap();
     // The server gives the connection up.
     let mut answer = Vec::new();
