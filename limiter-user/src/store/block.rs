@@ -8,7 +8,7 @@
 //! | 4 | CRC-32C of the key and of the rest of the value |
 //! | 1 | number of terms, then for each: |
 //! | 2 | bytes of the terms |
-//! | … | [terms](super::terms) |
+//! | … | [terms] |
 //! | … | then for each claim: |
 //! | 1 | number of its terms |
 //! | 1 | bytes of the name of the owner |
