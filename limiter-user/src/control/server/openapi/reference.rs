@@ -26,7 +26,8 @@ harmless: the lists are as they were, times that are given in seconds begin anew
 Reports count twice. Streams of lines, imports and tokens take no key and are refused with 400 if there is one.
 
 From the network, a body has at most 1 MiB and 10,000 prefixes or reports, lists and lines have 256 MiB; a caller may have 32
-requests under way.
+requests under way. Who is refused before all of a body has come is listened to for 2 s more, and 1 MiB, so that a client that
+sends first and listens later hears why.
 ";
 
 /// All of it.
