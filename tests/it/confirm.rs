@@ -112,6 +112,7 @@ fn a_configuration_that_nobody_confirms_is_rolled_back() {
                 wait::until_true("its time is over", SOON, || Ok(since.elapsed() > Duration::from_secs(3)))?;
             }
             let before = rollbacks(&daemon)?;
+            daemon.clear_log()?;
             daemon.restart()?;
             if !over && since.elapsed() < Duration::from_secs(3) {
                 watched.ensure_blocked(true).context("it still may be confirmed")?;
@@ -119,6 +120,9 @@ fn a_configuration_that_nobody_confirms_is_rolled_back() {
             wait_rolled_back(&daemon)?;
             watched.ensure_blocked(false)?;
             ensure!(rollbacks(&daemon)? == before + 1, "it is on record once");
+            // At the start it is not even taken from the disk.
+            ensure!(daemon.log().contains("the one before is used") == over, "{}", daemon.log());
+            ensure!(daemon.log().contains("the one before comes back") != over, "{}", daemon.log());
         }
 
         // Whoever writes another one has said something new.

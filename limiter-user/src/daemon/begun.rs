@@ -47,6 +47,9 @@ impl Begun {
         }
         match source.parse(&change.former) {
             Ok(former) => {
+                tracing::warn!(
+                    "the configuration on the disk was not confirmed in time: the one before is used"
+                );
                 begun.config = former;
                 begun.text.clone_from(&change.former);
                 begun.rolled_back = !change.is_over;
