@@ -404,8 +404,13 @@ impl Slow {
     }
 
     fn block(&self, prefix: &str) -> oneshot::Receiver<Result<AddResponse, Error>> {
+        self.block_for(prefix, None)
+    }
+
+    fn block_for(&self, prefix: &str, seconds: Option<u64>) -> oneshot::Receiver<Result<AddResponse, Error>> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Add(Action::Block, request(&[prefix]), None, Caller::operator(0), reply));
+        let asked = AddRequest { seconds, ..request(&[prefix]) };
+        self.send(Command::Add(Action::Block, asked, None, Caller::operator(0), reply));
         answer
     }
 
@@ -477,11 +482,13 @@ fn a_commit_that_fails_takes_what_was_begun_meanwhile_with_it() {
     let mut held = gate.lock().unwrap();
     let first = slow.block("192.0.2.1");
     slow.wait_for(&["192.0.2.1", "192.0.2.9"]);
-    let (again, second) = (slow.block("192.0.2.1"), slow.block("192.0.2.2"));
+    // One that changes nothing but relies on the first, and one that changes what the first did.
+    let (again, shorter) = (slow.block("192.0.2.1"), slow.block_for("192.0.2.1", Some(60)));
+    let second = slow.block("192.0.2.2");
     slow.wait_for(&["192.0.2.1", "192.0.2.2", "192.0.2.9"]);
     *held = true;
     drop(held);
-    for answer in [first, again, second] {
+    for answer in [first, again, shorter, second] {
         assert!(matches!(answer.blocking_recv().unwrap(), Err(Error::NotDurable(_))));
     }
     slow.wait_for(&["192.0.2.9"]);
