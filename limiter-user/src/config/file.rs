@@ -38,7 +38,7 @@ const MAX_INTERFACE_NAME: usize = 15;
 const BLOCKS_PER_MINUTE: u64 = 10_000;
 /// Percent of the hosts that were connected of late that they may cut off, if nothing else is said: an attack that takes part
 /// in connections has fewer, and a mistake that locks more of them out is a disaster.
-const PEERS_SHARE: u8 = 25;
+const PEERS_SHARE: u8 = 50;
 /// Bytes that a file of the audit trail may grow to.
 const MIN_AUDIT: u64 = 64 << 10;
 const MAX_AUDIT: u64 = 1 << 30;

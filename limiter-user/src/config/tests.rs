@@ -249,7 +249,7 @@ fn proxies_and_the_brake() {
         assert_eq!(config.blocks_per_minute, blocks);
         assert_eq!(config.proxies, ["192.0.2.0/24".parse().unwrap()]);
     }
-    assert_eq!(config(ETH0).peers_share, Some(25));
+    assert_eq!(config(ETH0).peers_share, Some(50));
     for (written, share) in [("1", Some(1)), ("99", Some(99)), ("false", None)] {
         assert_eq!(config(&format!("{ETH0}[guards]\npeers_share = {written}\n")).peers_share, share);
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::config::lists::parse;
 
-const QUARTER: &str = r#"
+const POLICY: &str = r#"
 protected = ["10.0.0.0/8"]
 [[policy]]
 category = "scraping"
@@ -13,6 +13,10 @@ threshold = 1
 within = "1s"
 block = "10m"
 "#;
+
+fn quarter() -> String {
+    format!("{POLICY}[guards]\npeers_share = 25\n")
+}
 
 fn app() -> Caller {
     Caller { owner: "app:checkout".parse().unwrap(), actor: "token:7f3a".into() }
@@ -42,7 +46,7 @@ fn refused<T: fmt::Debug>(done: Result<T, Error>, more: usize, cut: usize) {
 #[tokio::test]
 async fn blocks_that_cut_off_more_than_a_share_are_refused() {
     clock!(SECONDS, clock);
-    let mut setup = Setup::with(QUARTER);
+    let mut setup = Setup::with(&quarter());
     let handle = setup.start_among(|| Ok(connected()), clock, BOOT);
     // Who cannot be cut off is none of those.
     handle.add(Action::Allow, asked(&["198.51.100.40"]), uid()).await.unwrap();
@@ -88,7 +92,7 @@ async fn blocks_that_cut_off_more_than_a_share_are_refused() {
     SECONDS.fetch_add(601, Ordering::Relaxed);
     let done = handle.add(Action::Block, hosts(13, 16), app()).await;
     assert!(done.is_ok(), "{done:?}");
-    setup.more = format!("{QUARTER}[guards]\npeers_share = false\n");
+    setup.more = format!("{POLICY}[guards]\npeers_share = false\n");
     handle.reload(setup.config()).await.unwrap();
     handle.add(Action::Block, asked(&["198.0.0.0/8"]), app()).await.unwrap();
 }
@@ -108,10 +112,10 @@ async fn nobody_looks_more_often_than_needed() {
         Ok(connected())
     }
     let looks = || LOOKS.load(Ordering::Relaxed);
-    let mut setup = Setup::with(&format!("{QUARTER}[guards]\npeers_share = false\n"));
+    let mut setup = Setup::with(&format!("{POLICY}[guards]\npeers_share = false\n"));
     let handle = setup.start_among(look, clock, BOOT);
     handle.add(Action::Block, hosts(1, 1), app()).await.unwrap();
-    setup.more = QUARTER.to_owned();
+    setup.more = quarter();
     handle.reload(setup.config()).await.unwrap();
     handle.add(Action::Block, hosts(2, 2), uid()).await.unwrap();
     handle.add(Action::Allow, hosts(2, 2), app()).await.unwrap();
@@ -138,7 +142,7 @@ async fn nobody_looks_more_often_than_needed() {
 
 #[tokio::test]
 async fn if_the_kernel_does_not_say_nobody_is_held_back() {
-    let setup = Setup::with(QUARTER);
+    let setup = Setup::with(&quarter());
     let handle = setup.start_among(|| anyhow::bail!("no"), still, BOOT);
     handle.add(Action::Block, asked(&["198.0.0.0/8"]), app()).await.unwrap();
 }
