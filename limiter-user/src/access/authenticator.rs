@@ -271,7 +271,7 @@ impl Authenticator {
             }
             Ok(Credential::Jwt(jwt)) => roles.subject_of(jwt, peer, now),
         };
-        if let Err(Unauthenticated::Jwt(Rejected::NoKey | Rejected::NoKeys)) = outcome {
+        if let Err(Unauthenticated::Jwt(Rejected::NewKey | Rejected::NoKeys)) = outcome {
             // The issuer may have a new one.
             self.wanted.notify_one();
         }

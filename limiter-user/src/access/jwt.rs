@@ -27,8 +27,10 @@ pub enum Rejected {
     Algorithm,
     /// It asks for what limiter does not know (`crit`).
     Critical,
-    /// The set has no key for it.
+    /// The set has no key for it, and it does not even say that it is from the issuer.
     NoKey,
+    /// The set has no key for it, and it says that it is from the issuer, who may have a new one.
+    NewKey,
     /// There is no set yet, and it says that it is from the issuer: it cannot be told whether it is.
     NoKeys,
     Signature,
@@ -43,13 +45,18 @@ pub enum Rejected {
 }
 
 impl Rejected {
-    /// Whether it may have been a guess: not if the issuer has signed it, or nobody could tell.
+    /// Whether it may have been a guess: not if the issuer has signed it, or nobody could tell. When an issuer has a new key,
+    /// a host that makes many requests must not have to wait because of those that came before it was fetched.
     pub(super) fn is_a_guess(self) -> bool {
         match self {
             Self::Malformed | Self::Algorithm | Self::Critical | Self::NoKey | Self::Signature => true,
-            Self::NoKeys | Self::Issuer | Self::Audience | Self::Expired | Self::NotYet | Self::Subject => {
-                false
-            }
+            Self::NewKey
+            | Self::NoKeys
+            | Self::Issuer
+            | Self::Audience
+            | Self::Expired
+            | Self::NotYet
+            | Self::Subject => false,
         }
     }
 }
@@ -60,7 +67,7 @@ impl fmt::Display for Rejected {
             Self::Malformed => "the JWT cannot be read",
             Self::Algorithm => "the JWT is not signed with RS256, ES256 or EdDSA",
             Self::Critical => "the JWT asks for an extension that is not known",
-            Self::NoKey => "the JWT is signed with a key that is not known",
+            Self::NoKey | Self::NewKey => "the JWT is signed with a key that is not known",
             Self::NoKeys => "JWTs cannot be checked at the moment; try again in a moment",
             Self::Signature => "the signature of the JWT is wrong",
             Self::Issuer => "the JWT is of another issuer",
@@ -150,8 +157,9 @@ pub(super) fn verify(
     keys.verify(algorithm, header.kid.as_deref(), message.as_bytes(), &signature).map_err(|why| {
         let of_issuer = || serde_json::from_slice(&claims).is_ok_and(|Said { iss }| iss == issuer);
         match why {
-            NotSigned::NoKey if keys.is_empty() && of_issuer() => Rejected::NoKeys,
-            NotSigned::NoKey => Rejected::NoKey,
+            NotSigned::NoKey if !of_issuer() => Rejected::NoKey,
+            NotSigned::NoKey if keys.is_empty() => Rejected::NoKeys,
+            NotSigned::NoKey => Rejected::NewKey,
             NotSigned::Wrong => Rejected::Signature,
         }
     })?;

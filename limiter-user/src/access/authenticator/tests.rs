@@ -258,6 +258,32 @@ fn before_the_keys_are_there_nobody_guesses_who_names_the_issuer() {
     assert!(fixture.bearer(HERE, &jwt, at(0)).is_ok());
 }
 
+/// An issuer has a new key, and many requests come before it was fetched.
+#[test]
+fn nobody_has_to_wait_for_a_key_that_is_new() {
+    let fixture = Fixture::new();
+    let (old, new, jwt) = (Issuer::new(), &fixture.issuer, fixture.issuer.jwt(&json!({})));
+    let mut set: serde_json::Value = serde_json::from_str(&old.set()).unwrap();
+    set["keys"].as_array_mut().unwrap().retain(|key| key["kid"] == "d");
+    std::fs::write(fixture.jwks(), set.to_string()).unwrap();
+    fixture.authenticator.tend();
+    for _ in 0..100 {
+        let refused = fixture.bearer(HERE, &jwt, at(0)).unwrap_err();
+        assert_eq!((refused.status(), refused), (401, Unauthenticated::Jwt(Rejected::NewKey)));
+    }
+    std::fs::write(fixture.jwks(), new.set()).unwrap();
+    fixture.authenticator.tend();
+    assert!(fixture.bearer(HERE, &jwt, at(0)).is_ok());
+    // Those of others guess.
+    let other = new.jwt(&json!({"iss": "https://elsewhere"}));
+    std::fs::write(fixture.jwks(), set.to_string()).unwrap();
+    fixture.authenticator.tend();
+    for _ in 0..6 {
+        assert_eq!(fixture.bearer(HERE, &other, at(0)), Err(Unauthenticated::Jwt(Rejected::NoKey)));
+    }
+    assert!(matches!(fixture.bearer(HERE, &other, at(0)), Err(Unauthenticated::Wait(_))));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reload_that_names_another_place_leaves_the_keys_for_a_while() {
     let fixture = Fixture::new();
