@@ -44,7 +44,9 @@ async fn refused(client: &Client, prefixes: &[String]) -> Result<String> {
     let refs: Vec<&str> = prefixes.iter().map(String::as_str).collect();
     match client.block(&refs, None, "storm").await {
         Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Guarded => {
-            ensure!(problem.status == 429, "{problem:?}");
+            // Those who are too many at any time need not come back.
+            let status = if problem.detail.contains("cut off 40 of") { 409 } else { 429 };
+            ensure!(problem.status == status, "{problem:?}");
             Ok(problem.detail)
         }
         other => bail!("{prefixes:?} is not refused: {other:?}"),

@@ -5,6 +5,7 @@
 //! host has.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use limiter_common::{Address, Nanos, Prefix};
 
@@ -58,6 +59,8 @@ pub struct TooMany {
     pub peers: usize,
     /// How many percent of them there may be.
     pub most: u8,
+    /// After this, nobody of those who were cut off until now counts any more, and there is room; `None` if there never is.
+    pub wait: Option<Duration>,
     /// The first that was refused for a while.
     pub begins: bool,
 }
@@ -126,7 +129,9 @@ impl Share {
         if peers < FEWEST || (cut + more) * 100 <= peers * usize::from(most) {
             return Ok(());
         }
-        Err(TooMany { more, cut, peers, most, begins: false })
+        let room = more * 100 <= peers * usize::from(most);
+        let wait = room.then_some(Duration::from_nanos(MEMORY.0));
+        Err(TooMany { more, cut, peers, most, wait, begins: false })
     }
 
     /// The same, and counts the refusal of `blocks` blocks.
@@ -222,8 +227,10 @@ mod tests {
         let hit = share.hit(prefixes(texts), |_| false);
         match (share.may(&hit, 1, at(now)), expected) {
             (Ok(()), Ok(count)) => assert_eq!(hit.len(), count),
-            (Err(TooMany { more, cut, peers, .. }), Err(expected)) => {
-                assert_eq!((more, cut, peers), expected)
+            (Err(TooMany { more, cut, peers, most, wait, .. }), Err(expected)) => {
+                assert_eq!((more, cut, peers), expected);
+                let fits = more * 100 <= peers * usize::from(most);
+                assert_eq!(wait, fits.then_some(Duration::from_secs(600)));
             }
             (outcome, expected) => panic!("{outcome:?}, not {expected:?}"),
         }

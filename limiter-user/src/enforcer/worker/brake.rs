@@ -160,7 +160,7 @@ fn too_fast(Braked { most, wait, .. }: Braked) -> Error {
     Error::Braked { detail, wait }
 }
 
-fn too_wide(TooMany { more, cut, peers, most, .. }: TooMany) -> Error {
+fn too_wide(TooMany { more, cut, peers, most, wait, .. }: TooMany) -> Error {
     let before = match cut {
         0 => String::new(),
         cut => format!(", after {cut} in the last 10 minutes"),
@@ -170,6 +170,8 @@ fn too_wide(TooMany { more, cut, peers, most, .. }: TooMany) -> Error {
          all that are no operators may cut off {most} % of them; nothing was changed. An operator may block these, or raise \
          peers_share in [guards]"
     );
-    // Room comes back, but a program that waits for it is not what shall decide.
-    Error::Braked { detail, wait: None }
+    match wait {
+        Some(_) => Error::Braked { detail, wait },
+        None => Error::Guarded { detail, items: Vec::new() },
+    }
 }
