@@ -24,6 +24,7 @@ use limiter_common::{Address, Nanos, Prefix};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 
+use crate::admission::share::is_wide;
 use crate::blocklist::Owner;
 use crate::config::{self, Action, Config};
 use crate::control::protocol::{
@@ -375,7 +376,9 @@ impl Handle {
         caller: Caller,
     ) -> Result<AddResponse, Error> {
         let rehearsal = self.rehearsal(request.dry_run).await?;
-        if action == Action::Block {
+        // What is not understood is refused later.
+        let mut asked = request.prefixes.iter().filter_map(|text| text.parse().ok());
+        if action == Action::Block && asked.any(is_wide) {
             self.look_around(&caller).await;
         }
         self.ask(|reply| Command::Add(action, request, rehearsal, caller, reply)).await
@@ -417,7 +420,7 @@ impl Handle {
         caller: Caller,
     ) -> Result<AddResponse, Error> {
         let rehearsal = self.rehearsal(options.dry_run).await?;
-        if action == Action::Block {
+        if action == Action::Block && parsed.prefixes.iter().any(is_wide) {
             self.look_around(&caller).await;
         }
         self.ask(|reply| Command::Import(action, parsed, options, rehearsal, caller, reply)).await
@@ -435,7 +438,6 @@ impl Handle {
         most: Option<u64>,
         caller: Caller,
     ) -> Result<ReportResponse, Error> {
-        self.look_around(&caller).await;
         self.ask(|reply| Command::Report(reports, most, caller, reply)).await
     }
 
@@ -534,7 +536,7 @@ impl Handle {
         Ok(Some(Rehearsal { peers: self.connected.all().await? }))
     }
 
-    /// Has the thread know who is connected, before blocks of `caller` come.
+    /// Has the thread know who is connected, before wide blocks of `caller` come.
     async fn look_around(&self, caller: &Caller) {
         let to_worker = self.to_worker.clone();
         // An error means that the thread is gone, which the request itself will tell.

@@ -87,7 +87,7 @@ fn a_configuration_that_nobody_confirms_is_rolled_back() {
         daemon.configure(&Config::default())?;
         daemon.cli.ok("reload")?;
         daemon.configure(&mistaken(lab))?;
-        let id = tried(&daemon, "1s")?;
+        let id = tried(&daemon, "5s")?;
         wait_rolled_back(&daemon)?;
         watched.ensure_blocked(false)?;
         ensure!(rollbacks(&daemon)? == 1 && daemon.cli.run(&["confirm", &id])?.code == 5);
@@ -102,19 +102,20 @@ fn a_configuration_that_nobody_confirms_is_rolled_back() {
         watched.ensure_blocked(false)?;
 
         // Killed, with the time over before the start, and behind it.
-        for (time, over) in [("2s", true), ("4s", false)] {
+        const LONG: Duration = Duration::from_secs(5);
+        for (time, over) in [("5s", true), ("15s", false)] {
             tried(&daemon, time)?;
             let since = Instant::now();
             watched.ensure_blocked(true)?;
             daemon.kill()?;
             watched.ensure_blocked(true).context("protection outlives the daemon")?;
             if over {
-                wait::until_true("its time is over", SOON, || Ok(since.elapsed() > Duration::from_secs(3)))?;
+                wait::until_true("its time is over", SOON, || Ok(since.elapsed() > LONG))?;
             }
             let before = rollbacks(&daemon)?;
             daemon.clear_log()?;
             daemon.restart()?;
-            if !over && since.elapsed() < Duration::from_secs(3) {
+            if !over && since.elapsed() < 2 * LONG {
                 watched.ensure_blocked(true).context("it still may be confirmed")?;
             }
             wait_rolled_back(&daemon)?;

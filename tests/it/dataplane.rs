@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use limiter_common::abi::{ABI_VERSION, Entry, Limits};
@@ -22,6 +22,19 @@ fn small() -> Capacity {
 fn options(scratch: &Scratch, capacity: Capacity) -> OpenOptions {
     let pins_directory = scratch.bpffs().join("limiter");
     OpenOptions { pins_directory, capacity, log_drops: false, replace: false }
+}
+
+/// Opens it. For a moment, a child that another test starts has a copy of the lock that was there before.
+pub(crate) fn opened(options: &OpenOptions) -> Result<Dataplane> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Dataplane::open(options) {
+            Err(error) if format!("{error:#}").contains("another limiterd") && Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn interface(mode: Mode) -> Interface {
@@ -57,7 +70,7 @@ fn in_scratch(purpose: &str, test: impl FnOnce(&Scratch) -> Result<()>) {
 #[test]
 fn lists_are_read_back_as_they_were_written() {
     in_scratch("lists", |scratch| {
-        let dataplane = Dataplane::open(&options(scratch, small()))?;
+        let dataplane = opened(&options(scratch, small()))?;
         let mut writer = dataplane.writer();
         let texts =
             ["192.0.2.1", "192.0.2.2", "10.0.0.0/8", "0.0.0.0/0", "2001:db8::1", "2001:db8::/32", "::/0"];
@@ -86,7 +99,7 @@ fn lists_are_read_back_as_they_were_written() {
 #[test]
 fn a_full_table_says_so_and_evicts_nothing() {
     in_scratch("full", |scratch| {
-        let dataplane = Dataplane::open(&options(scratch, small()))?;
+        let dataplane = opened(&options(scratch, small()))?;
         let mut writer = dataplane.writer();
         for (format, table) in [("192.0.2.", "addresses_v4"), ("2001:db8::", "addresses_v6")] {
             let changes: Vec<Change> = (0..=64).map(|i| block(&format!("{format}{i}"))).collect();
@@ -110,7 +123,7 @@ fn a_full_table_says_so_and_evicts_nothing() {
 fn a_million_addresses_are_written_and_read_back() {
     in_scratch("million", |scratch| {
         let capacity = Capacity { addresses_v4: MILLION, ..small() };
-        let dataplane = Dataplane::open(&options(scratch, capacity))?;
+        let dataplane = opened(&options(scratch, capacity))?;
         let mut writer = dataplane.writer();
         let changes: Vec<Change> = (0..MILLION)
             .map(|i| {
@@ -134,14 +147,14 @@ fn what_an_earlier_run_left_is_adopted() {
         lab.host.enter(|| {
             let options = options(&lab.scratch, small());
             let first = {
-                let dataplane = Dataplane::open(&options)?;
+                let dataplane = opened(&options)?;
                 ensure!(!dataplane.adopted(), "there was nothing to adopt");
                 dataplane.writer().apply(&[block("192.0.2.1")])?;
                 dataplane.protection()?.protect(&interface(Mode::Native))?
             };
             ensure!(first.mode == AttachMode::Native, "{first:?}");
 
-            let dataplane = Dataplane::open(&options)?;
+            let dataplane = opened(&options)?;
             ensure!(dataplane.adopted() && dataplane.notes().is_empty(), "{dataplane:?}");
             ensure!(dataplane.writer().installed()? == [block("192.0.2.1")], "the list is gone");
             let mut protection = dataplane.protection()?;
@@ -165,7 +178,7 @@ fn what_an_earlier_run_left_is_adopted() {
 fn a_renamed_interface_keeps_its_link() {
     in_lab("rename", |lab| {
         lab.host.enter(|| {
-            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let dataplane = opened(&options(&lab.scratch, small()))?;
             let mut protection = dataplane.protection()?;
             let first = protection.protect(&interface(Mode::Native))?;
             lab.host.ip(&format!("link set {} down", HOST.interface))?;
@@ -201,7 +214,7 @@ fn interfaces_that_swap_their_names_keep_their_programs() {
     in_lab("swap", |lab| {
         lab.host.ip("link add one0 type veth peer name two0")?;
         lab.host.enter(|| {
-            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let dataplane = opened(&options(&lab.scratch, small()))?;
             let mut protection = dataplane.protection()?;
             let one = protection.protect(&named("one0"))?;
             let two = protection.protect(&named("two0"))?;
@@ -230,7 +243,7 @@ fn interfaces_that_swap_their_names_keep_their_programs() {
 fn a_link_belongs_to_the_interface_that_it_is_on() {
     in_lab("belongs", |lab| {
         lab.host.enter(|| {
-            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let dataplane = opened(&options(&lab.scratch, small()))?;
             let mut protection = dataplane.protection()?;
             let attached = protection.protect(&interface(Mode::Native))?;
             rename(lab, HOST.interface, "lan0")?;
@@ -254,7 +267,7 @@ fn a_dead_pin_does_not_keep_a_mode_from_changing() {
     in_lab("deadpin", |lab| {
         lab.host.ip("link add lan0 type veth peer name peer0")?;
         lab.host.enter(|| {
-            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let dataplane = opened(&options(&lab.scratch, small()))?;
             let mut protection = dataplane.protection()?;
             protection.protect(&interface(Mode::Native))?;
             protection.protect(&named("lan0"))?;
@@ -282,10 +295,10 @@ fn a_death_in_the_middle_of_a_start_leaves_nothing_behind() {
         let options = options(scratch, small());
         // A new set that was not complete, and a map that did not take the place of another one.
         fs::create_dir_all(options.pins_directory.join(format!("v{ABI_VERSION}-new/links")))?;
-        Dataplane::open(&options)?.writer().apply(&[block("192.0.2.1")])?;
+        opened(&options)?.writer().apply(&[block("192.0.2.1")])?;
         let set = options.pins_directory.join(format!("v{ABI_VERSION}"));
         fs::hard_link(set.join("slots"), set.join(":slots"))?;
-        let dataplane = Dataplane::open(&options)?;
+        let dataplane = opened(&options)?;
         ensure!(dataplane.adopted(), "not adopted");
         ensure!(dataplane.writer().installed()? == [block("192.0.2.1")], "the list is gone");
         ensure!(!set.join(":slots").exists(), "a pin is left over");
@@ -299,7 +312,7 @@ fn detaching_without_the_daemon_takes_all_it_can() {
     in_lab("detach", |lab| {
         lab.host.enter(|| {
             let options = options(&lab.scratch, small());
-            let dataplane = Dataplane::open(&options)?;
+            let dataplane = opened(&options)?;
             dataplane.protection()?.protect(&interface(Mode::Native))?;
             let running = kernel::detach(&options.pins_directory, &["nosuch0".to_owned()])?;
             let pid = running.daemon.and_then(|daemon| daemon.pid);
@@ -324,13 +337,13 @@ fn rates_of_another_size_start_anew_and_lists_stay() {
         lab.host.enter(|| {
             let old = options(&lab.scratch, small());
             let attached = {
-                let dataplane = Dataplane::open(&old)?;
+                let dataplane = opened(&old)?;
                 dataplane.writer().apply(&[block("192.0.2.1"), block("2001:db8::1")])?;
                 dataplane.protection()?.protect(&interface(Mode::Native))?
             };
 
             let new = options(&lab.scratch, Capacity { sources: 4096, addresses_v4: 128, ..small() });
-            let dataplane = Dataplane::open(&new)?;
+            let dataplane = opened(&new)?;
             let notes = dataplane.notes().join("\n");
             ensure!(notes.contains("slots") && !notes.contains("exact"), "{notes}");
             let listed = sorted(dataplane.writer().installed()?);
@@ -343,7 +356,7 @@ fn rates_of_another_size_start_anew_and_lists_stay() {
             ensure!(protection.settle()?.is_empty(), "there is only one set");
             ensure!(protection.attached(HOST.interface)? == Some(now), "settling detached it");
             drop((protection, dataplane));
-            ensure!(Dataplane::open(&new)?.notes().is_empty(), "made anew once more");
+            ensure!(opened(&new)?.notes().is_empty(), "made anew once more");
             Ok(())
         })
     });
@@ -353,9 +366,9 @@ fn rates_of_another_size_start_anew_and_lists_stay() {
 fn less_capacity_takes_nothing_away() {
     in_scratch("less", |scratch| {
         let many: Vec<Change> = (0..32).map(|i| block(&format!("192.0.2.{i}"))).collect();
-        Dataplane::open(&options(scratch, small()))?.writer().apply(&many)?;
+        opened(&options(scratch, small()))?.writer().apply(&many)?;
         let tiny = options(scratch, Capacity { addresses_v4: 16, ..small() });
-        let dataplane = Dataplane::open(&tiny)?;
+        let dataplane = opened(&tiny)?;
         let mut writer = dataplane.writer();
         ensure!(writer.installed()?.len() == 32, "entries are lost");
         let refused = writer.apply(&[block("198.51.100.1")]);
@@ -369,7 +382,7 @@ fn less_capacity_takes_nothing_away() {
 fn maps_that_do_not_fit_are_refused() {
     in_scratch("misfit", |scratch| {
         let options = options(scratch, small());
-        drop(Dataplane::open(&options)?);
+        drop(opened(&options)?);
         let set = options.pins_directory.join(format!("v{ABI_VERSION}"));
         // Both are maps, but not this one.
         fs::remove_file(set.join("secret"))?;
@@ -382,7 +395,7 @@ fn maps_that_do_not_fit_are_refused() {
 
         let detached = kernel::detach(&options.pins_directory, &[])?;
         ensure!(detached.maps_removed && detached.interfaces.is_empty(), "{detached:?}");
-        ensure!(!Dataplane::open(&options)?.adopted(), "not removed");
+        ensure!(!opened(&options)?.adopted(), "not removed");
         Ok(())
     });
 }
@@ -402,7 +415,7 @@ fn dots_in_the_pins_directory_are_explained() {
 fn modes_change_on_request() {
     in_lab("modes", |lab| {
         lab.host.enter(|| {
-            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let dataplane = opened(&options(&lab.scratch, small()))?;
             let mut protection = dataplane.protection()?;
             for (asked, expected) in [
                 (Mode::Auto, AttachMode::Native),
@@ -438,7 +451,7 @@ fn a_stranger_is_named_and_replaced_only_on_request() {
         lab.host.enter(|| {
             let options = options(&lab.scratch, small());
             {
-                let dataplane = Dataplane::open(&options)?;
+                let dataplane = opened(&options)?;
                 let refused = dataplane.protection()?.protect(&interface(Mode::Native));
                 match refused {
                     Err(ProtectError::Stranger { name, id, .. }) => {
@@ -447,7 +460,7 @@ fn a_stranger_is_named_and_replaced_only_on_request() {
                     other => anyhow::bail!("{other:?}"),
                 }
             }
-            let dataplane = Dataplane::open(&OpenOptions { replace: true, ..options.clone() })?;
+            let dataplane = opened(&OpenOptions { replace: true, ..options.clone() })?;
             let mut protection = dataplane.protection()?;
             let attached = protection.protect(&interface(Mode::Native))?;
             ensure!(protection.attached(HOST.interface)? == Some(attached), "not attached");
@@ -455,7 +468,7 @@ fn a_stranger_is_named_and_replaced_only_on_request() {
             // Another instance with pins elsewhere, that holds the interface with a link.
             let elsewhere =
                 OpenOptions { pins_directory: lab.scratch.bpffs().join("other"), replace: true, ..options };
-            let other = Dataplane::open(&elsewhere)?;
+            let other = opened(&elsewhere)?;
             let attached = other.protection()?.protect(&interface(Mode::Native))?;
             ensure!(
                 protection.attached(HOST.interface)?.is_none(),
@@ -472,7 +485,7 @@ fn every_interface_has_its_own_counters() {
     in_lab("counters", |lab| {
         lab.host.ip("link add one0 type veth peer name two0")?;
         lab.host.enter(|| {
-            let dataplane = Dataplane::open(&options(&lab.scratch, small()))?;
+            let dataplane = opened(&options(&lab.scratch, small()))?;
             let reader = dataplane.reader()?;
             let mut protection = dataplane.protection()?;
             let named = |name: &str| Interface { name: name.to_owned(), ..interface(Mode::Native) };
@@ -492,7 +505,7 @@ fn every_interface_has_its_own_counters() {
             };
             limiter_tests::wait::until_true(
                 "one0 counts a frame",
-                std::time::Duration::from_secs(10),
+                Duration::from_secs(10),
                 || Ok(seen()? > 0),
             )?;
             lab.host.ip("link set one0 down")?;

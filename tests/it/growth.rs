@@ -14,7 +14,9 @@ use limiter_tests::traffic::{Flood, Generator, same};
 use limiter_tests::{Config, Daemon, Dice, Lab, frames, in_lab};
 use limiter_user::config::{Capacity, Interface, Mode};
 use limiter_user::dataplane::Change;
-use limiter_user::dataplane::kernel::{Dataplane, OpenOptions};
+use limiter_user::dataplane::kernel::OpenOptions;
+
+use crate::dataplane::opened;
 
 const BLOCKED: [&str; 3] = ["198.51.100.7", "203.0.113.9", "2001:db8:bad::7"];
 
@@ -94,7 +96,7 @@ fn tables_grow_under_traffic() {
     in_lab("grow", |lab| {
         lab.witness.block(&BLOCKED)?;
         lab.host.enter(|| {
-            let dataplane = Dataplane::open(&options(lab))?;
+            let dataplane = opened(&options(lab))?;
             let mut writer = dataplane.writer();
             let first = BLOCKED.map(|text| blocked(prefix(text)));
             writer.apply(&first)?;
@@ -126,7 +128,7 @@ fn tables_grow_under_traffic() {
             drop((writer, protection, dataplane));
 
             // All of it is there at the next start, which takes the tables as they are.
-            let dataplane = Dataplane::open(&options(lab))?;
+            let dataplane = opened(&options(lab))?;
             let mut installed: Vec<Prefix> =
                 dataplane.writer().installed()?.iter().map(|change| change.prefix).collect();
             let mut expected: Vec<Prefix> =
@@ -145,7 +147,7 @@ fn tables_grow_ahead_of_a_list() {
     const MANY: u32 = 200_000;
     in_lab("growahead", |lab| {
         lab.host.enter(|| {
-            let dataplane = Dataplane::open(&options(lab))?;
+            let dataplane = opened(&options(lab))?;
             let mut writer = dataplane.writer();
             let mut protection = dataplane.protection()?;
             protection.protect(&interface())?;
@@ -178,7 +180,7 @@ fn a_death_while_a_table_grows_loses_nothing() {
         lab.host.enter(|| {
             let first = BLOCKED.map(|text| blocked(prefix(text)));
             let (pin, spare_pin) = (set(lab).join("exact_v4"), set(lab).join(":exact_v4"));
-            let dataplane = Dataplane::open(&options(lab))?;
+            let dataplane = opened(&options(lab))?;
             let mut writer = dataplane.writer();
             writer.apply(&first)?;
             let mut protection = dataplane.protection()?;
@@ -191,7 +193,7 @@ fn a_death_while_a_table_grows_loses_nothing() {
             fs::rename(&former, &pin)?;
 
             let flood = Flood::start(lab, 5_000, attack()?)?;
-            let dataplane = Dataplane::open(&options(lab))?;
+            let dataplane = opened(&options(lab))?;
             ensure!(spare(lab)?.is_empty(), "{:?}", spare(lab)?);
             let mut protection = dataplane.protection()?;
             let running = protection.attached(HOST.interface)?.context("detached")?;
@@ -377,7 +379,7 @@ fn every_verdict_is_that_of_a_plain_model() {
         let mut dice = Dice::new(seed);
         lab.witness.block(&["203.0.113.9"])?;
         lab.host.enter(|| {
-            let dataplane = Dataplane::open(&options(lab))?;
+            let dataplane = opened(&options(lab))?;
             let mut writer = dataplane.writer();
             let constant = blocked(prefix("203.0.113.9"));
             writer.apply(&[constant])?;

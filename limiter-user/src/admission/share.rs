@@ -1,10 +1,15 @@
 //! The other half of the brake on ban storms: how many of the peers that were seen of late those who are no operators may
-//! cut off, all of them together. One prefix of length 8 is a single block, and may be everybody.
+//! cut off by wide prefixes, all of them together. One prefix of length 8 is a single block, and may be everybody.
+//!
+//! Single hosts do not count, however many: each is named for what it did, and how many there may be in a minute is
+//! [the other brake's](super::brake). Else a flood from many hosts that are connected would protect itself.
 //!
 //! Pure: who is connected, and the time, are arguments. A peer is an IPv4 address or an IPv6 /64, since that is what one
 //! host has.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use limiter_common::{Address, Nanos, Prefix};
@@ -85,15 +90,17 @@ impl Share {
         }
         self.forget(now);
         let Some(excess) = self.peers.len().checked_sub(MOST).filter(|excess| *excess > 0) else { return };
-        let mut oldest: Vec<(Nanos, Prefix)> =
-            self.peers.iter().map(|(prefix, peer)| (peer.last(), *prefix)).collect();
+        // Who was cut off is not seen any more, and is to count as long as the others.
+        let mut oldest: Vec<((bool, Nanos), Prefix)> =
+            self.peers.iter().map(|(prefix, peer)| ((peer.cut.is_some(), peer.last()), *prefix)).collect();
         oldest.select_nth_unstable(excess - 1);
         for (_, prefix) in &oldest[..excess] {
             self.take_out(*prefix);
         }
     }
 
-    /// Which peers `prefixes` would cut off, of those that were not and are not `spared`, and can be. Each is named once.
+    /// Which peers the wide ones of `prefixes` would cut off, of those that were not and are not `spared`. Each is named
+    /// once.
     #[must_use]
     pub fn hit(
         &self,
@@ -104,17 +111,17 @@ impl Share {
             return Vec::new();
         }
         let mut hit = Vec::new();
-        for prefix in prefixes {
-            // What lies within sorts directly behind; of an IPv6 host, its network is before.
+        for prefix in prefixes.into_iter().filter(|prefix| is_wide(*prefix)) {
+            // What lies within sorts directly behind.
             let within = self.peers.range(prefix..).take_while(|(peer, _)| prefix.covers(**peer));
-            let around = one_host(prefix.address());
-            let around = self.peers.get_key_value(&around).filter(|_| around.covers(prefix));
-            let found = within.chain(around).filter(|(_, peer)| peer.cut.is_none() && !spared(peer.address));
-            hit.extend(found.map(|(peer, _)| *peer));
+            hit.extend(
+                within.filter(|(_, peer)| peer.cut.is_none()).map(|(prefix, peer)| (*prefix, peer.address)),
+            );
         }
         hit.sort_unstable();
         hit.dedup();
-        hit
+        hit.retain(|(_, address)| !spared(*address));
+        hit.into_iter().map(|(prefix, _)| prefix).collect()
     }
 
     /// Whether [`Self::take`] would let these be cut off.
@@ -191,12 +198,21 @@ impl Share {
     }
 }
 
-/// Of these addresses, which are sorted, one of each host, and at most [`MOST`], taken evenly.
+/// Of these addresses, which are sorted, one of each host, and about [`MOST`]: by their hash, so that most of those who stay
+/// connected are in the next sample, too.
 #[must_use]
 pub fn sample(mut addresses: Vec<Address>) -> Vec<Address> {
+    static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     addresses.dedup_by_key(|address| one_host(*address));
-    let step = addresses.len().div_ceil(MOST).max(1);
-    addresses.into_iter().step_by(step).collect()
+    let one_of = addresses.len().div_ceil(MOST).max(1).next_power_of_two() as u64;
+    addresses.retain(|address| HASH.hash_one(one_host(*address)).is_multiple_of(one_of));
+    addresses
+}
+
+/// Whether it is more than one host.
+#[must_use]
+pub fn is_wide(prefix: Prefix) -> bool {
+    prefix.length() < one_host(prefix.address()).length()
 }
 
 fn one_host(address: Address) -> Prefix {
@@ -245,19 +261,20 @@ mod tests {
         share.see((0..40).map(v4), at(1_000));
         check(&mut share, &["198.51.0.0/29"], 1_001, Ok(8));
         // Once is enough, and nobody is nobody.
-        check(&mut share, &["198.51.0.0/30", "198.51.0.1", "203.0.113.0/24", "198.51.0.8"], 1_001, Ok(1));
-        check(&mut share, &["198.51.0.9"], 1_100, Ok(1));
-        check(&mut share, &["198.51.0.10"], 1_100, Err((1, 10, 40)));
-        check(&mut share, &["198.0.0.0/8"], 1_100, Err((30, 10, 40)));
-        check(&mut share, &["203.0.113.0/24", "198.51.0.9"], 1_100, Ok(0));
+        check(&mut share, &["198.51.0.0/30", "203.0.113.0/24", "198.51.0.8/31"], 1_100, Ok(2));
+        check(&mut share, &["198.51.0.10/31"], 1_100, Err((2, 10, 40)));
+        check(&mut share, &["198.0.0.0/8", "198.51.0.0/24"], 1_100, Err((30, 10, 40)));
+        check(&mut share, &["203.0.113.0/24", "198.51.0.8/31"], 1_100, Ok(0));
+        // Hosts are.
+        check(&mut share, &["198.51.0.10", "198.51.0.11"], 1_100, Ok(0));
         assert_eq!(share.refused(at(1_100)), Some((2, 25)));
         // They are remembered for as long as they might be back, and those who are still there.
         share.see((5..40).map(v4), at(1_590));
-        check(&mut share, &["198.51.0.10"], 1_601, Err((1, 10, 40)));
-        check(&mut share, &["198.51.0.10"], 1_602, Ok(1));
-        check(&mut share, &["198.0.0.0/8"], 1_602, Err((33, 2, 35)));
+        check(&mut share, &["198.51.0.10/31"], 1_601, Err((2, 10, 40)));
+        check(&mut share, &["198.51.0.10/31"], 1_602, Ok(2));
+        check(&mut share, &["198.0.0.0/8"], 1_602, Err((31, 4, 35)));
         share.set(Some(99));
-        check(&mut share, &["198.51.0.11"], 1_602, Ok(1));
+        check(&mut share, &["198.51.0.12/31"], 1_602, Ok(2));
         share.set(None);
         check(&mut share, &["198.0.0.0/8"], 1_602, Ok(0));
     }
@@ -269,9 +286,9 @@ mod tests {
         share.see((0..19).map(v4), at(1_000));
         check(&mut share, &["198.51.0.0/24"], 1_000, Ok(19));
         share.see([v4(19)], at(1_000));
-        check(&mut share, &["198.51.0.19"], 1_000, Err((1, 19, 20)));
+        check(&mut share, &["198.51.0.18/31"], 1_000, Err((1, 19, 20)));
         // Nobody was seen for ten minutes.
-        check(&mut share, &["198.51.0.19"], 1_601, Ok(1));
+        check(&mut share, &["198.51.0.18/31"], 1_601, Ok(1));
     }
 
     #[test]
@@ -293,9 +310,9 @@ mod tests {
         let one_each = sample(all);
         assert_eq!(one_each.len(), 40);
         share.see(one_each, at(1_000));
-        check(&mut share, &["2001:db8:0:1::7", "2001:db8:0:1::8", "2001:db8:0:1::/64"], 1_000, Ok(1));
+        check(&mut share, &["2001:db8:0:1::7", "2001:db8:0:1::/64"], 1_000, Ok(0));
         check(&mut share, &["2001:db8:0:2::/63", "2001:db8:0:2:8000::/65"], 1_000, Ok(2));
-        check(&mut share, &["2001:db8::/32"], 1_000, Err((37, 3, 40)));
+        check(&mut share, &["2001:db8::/32"], 1_000, Err((38, 2, 40)));
         check(&mut share, &["2001:db8:0:40::/58"], 1_000, Ok(0));
     }
 
@@ -304,13 +321,16 @@ mod tests {
         let mut share = Share::new(Some(50));
         share.see((0..1_000).map(v4), at(1_000));
         check(&mut share, &["198.51.0.0/25"], 1_000, Ok(128));
-        share.see((1_000..MOST + 900).map(v4), at(1_010));
-        assert_eq!((share.peers.len(), share.cut), (MOST, 0));
-        let oldest = share.peers.keys().next().copied();
-        assert_eq!(oldest, Some(Prefix::host(v4(900))));
-        let many = sample((0..3 * MOST).map(v4).collect());
-        assert!((MOST / 2..=MOST).contains(&many.len()));
-        assert!(many.last() > Some(&v4(3 * MOST - 4)), "all over them");
+        share.see((1_000..MOST + 500).map(v4), at(1_010));
+        assert_eq!((share.peers.len(), share.cut), (MOST, 128), "who was cut off still counts");
+        let oldest = share.peers.keys().nth(128).copied();
+        assert_eq!(oldest, Some(Prefix::host(v4(628))));
+        share.see((2_000..2 * MOST).map(v4), at(1_020));
+        assert!(share.peers.len() <= MOST && share.cut <= share.peers.len());
+        let all: Vec<Address> = (0..3 * MOST).map(v4).collect();
+        let many = sample(all.clone());
+        assert!((MOST / 2..=MOST).contains(&many.len()), "{}", many.len());
+        assert_eq!(many, sample(all), "the same the next time");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Who is connected with this machine: looked at when somebody who is no operator asks for blocks, and not every time.
+//! Who is connected with this machine: looked at when somebody who is no operator asks for wide blocks, and not every time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use limiter_common::{Address, Nanos};
 use tokio::sync::Mutex;
@@ -15,6 +16,8 @@ use crate::config::Config;
 const PAUSE: Nanos = Nanos::from_secs(10);
 /// After this long, a request waits for the look: what is known is too old. Before, it goes on meanwhile.
 const STALE: Nanos = Nanos::from_secs(30);
+/// Nobody waits for longer: with a million connections a look takes seconds.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 type Gather = fn() -> anyhow::Result<Vec<Address>>;
 
@@ -30,7 +33,7 @@ pub(super) struct Connected {
 struct Shared {
     /// Somebody counts them.
     wanted: AtomicBool,
-    /// When the last look began, in nanoseconds of the boot; `u64::MAX` if there was none.
+    /// When the last look ended, in nanoseconds of the boot; `u64::MAX` if there was none.
     looked: AtomicU64,
     /// Of who looks.
     turn: Mutex<()>,
@@ -57,7 +60,7 @@ impl Connected {
     }
 
     /// Looks, if blocks of `caller` are held back by it and it is time to, and hands what was seen to `tell`. That is awaited
-    /// only if what was seen before is too old.
+    /// only if what was seen before is too old, and not for long.
     pub(super) async fn look(&self, caller: &Caller, tell: impl FnOnce(Vec<Address>) + Send + 'static) {
         if caller.owner == Owner::Operator
             || !self.shared.wanted.load(Ordering::Relaxed)
@@ -72,7 +75,10 @@ impl Connected {
             }
             return;
         }
-        self.look_once(tell).await;
+        let connected = self.clone();
+        let look = tokio::spawn(async move { connected.look_once(tell).await });
+        // If it takes longer, it goes on for those who come later.
+        let _ = tokio::time::timeout(PATIENCE, look).await;
     }
 
     /// Looks, unless somebody else just did.
@@ -81,12 +87,11 @@ impl Connected {
         if self.is_known(PAUSE) {
             return;
         }
-        let now = (self.clock)().boot;
         if let Ok(Some(addresses)) = self.all().await {
             tell(sample(addresses));
         }
         // Also if there was no answer: it would be asked for in vain all the time.
-        self.shared.looked.store(now.0, Ordering::Release);
+        self.shared.looked.store((self.clock)().boot.0, Ordering::Release);
     }
 
     /// Whether somebody looked within `time`.

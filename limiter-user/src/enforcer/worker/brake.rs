@@ -27,7 +27,8 @@ impl Worker {
             return Ok(());
         }
         let now = (self.clock)().boot;
-        let hit = self.hit(prefixes);
+        // What the other brake refuses, however long it is, is not looked through.
+        let hit = if self.brake.check(added, now).is_ok() { self.hit(prefixes) } else { Vec::new() };
         if let Err(too_many) = self.share.may(&hit, prefixes.len() as u64, now) {
             if too_many.begins {
                 tell(caller, "peers_share", u64::from(too_many.most));
@@ -56,9 +57,9 @@ impl Worker {
             return Ok(());
         }
         let now = (self.clock)().boot;
+        self.brake.check(added, now).map_err(too_fast)?;
         let hit = self.hit(prefixes);
-        self.share.check(&hit, now).map_err(too_wide)?;
-        self.brake.check(added, now).map_err(too_fast)
+        self.share.check(&hit, now).map_err(too_wide)
     }
 
     /// The same for each of `prefixes` that policies of reports ask for. Returns those that may be blocked.
@@ -95,7 +96,7 @@ impl Worker {
         self.share.see(connected.into_iter().filter(counts), now);
     }
 
-    /// The peers that a block of `prefixes` would cut off.
+    /// The peers that a block of the wide ones of `prefixes` would cut off.
     fn hit(&self, prefixes: &Prefixes) -> Vec<Prefix> {
         let now = (self.clock)().boot;
         self.share.hit(prefixes.iter(), |address| {
@@ -167,7 +168,7 @@ fn too_wide(TooMany { more, cut, peers, most, wait, .. }: TooMany) -> Error {
     };
     let detail = format!(
         "the brake on ban storms holds: this would cut off {more} of the {peers} hosts that were connected of late{before}, and \
-         all that are no operators may cut off {most} % of them; nothing was changed. An operator may block these, or raise \
+         all that are no operators may cut off {most} % of them by networks; nothing was changed. An operator may block these, or raise \
          peers_share in [guards]"
     );
     match wait {
