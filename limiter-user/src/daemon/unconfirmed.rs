@@ -5,7 +5,7 @@
 //! Rolled back is what the text of the configuration says, not the files that it names: lists, keys, certificates.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -19,6 +19,8 @@ use crate::sha256::{self, hex};
 
 /// Beside the state: a line of JSON, and a line with its SHA-256.
 const FILE: &str = "unconfirmed-config";
+/// Bytes; a configuration that needs more cannot come back.
+const LONGEST: u64 = 64 * 1024 * 1024;
 /// What such a change is called.
 pub(super) const WHAT: &str = "config.reload";
 
@@ -90,7 +92,7 @@ impl Unconfirmed {
     /// A sentence, if it cannot be read or is not as it was written.
     pub(super) fn read(directory: &Path, boot: [u8; 16], now: Now) -> Result<Option<Self>, String> {
         let path = directory.join(FILE);
-        let text = match fs::read_to_string(&path) {
+        let text = match read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("{} cannot be read: {error}", path.display())),
@@ -128,14 +130,32 @@ impl Unconfirmed {
             former: self.former.clone(),
         };
         let json = serde_json::to_string(&document)?;
+        let text = format!("{json}\n{}\n", hash(&json));
+        if text.len() as u64 > LONGEST {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the configuration is too long"));
+        }
         let beside = beside(directory);
         remove(&beside)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        writeln!(file, "{json}\n{}", hash(&json))?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, directory.join(FILE))?;
         File::open(directory)?.sync_all()
     }
+}
+
+/// The daemon does not start before this returns: nothing but a file of ours is read, and nothing is waited for.
+fn read(path: &Path) -> io::Result<String> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    let mut text = String::new();
+    if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too long"));
+    }
+    Ok(text)
 }
 
 /// Nothing has to be confirmed any more, for good when this returns.
@@ -203,5 +223,25 @@ mod tests {
         forget(path).unwrap();
         forget(path).unwrap();
         assert_eq!(Unconfirmed::read(path, [1; 16], at(1_000, 5_000)), Ok(None));
+    }
+
+    #[test]
+    fn nothing_but_a_file_of_ours_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let why = || Unconfirmed::read(directory.path(), [1; 16], at(1_000, 5_000)).unwrap_err();
+        Unconfirmed::new("uid:0", 60, "former", "tried", at(1_000, 5_000))
+            .write(directory.path(), [1; 16], at(1_000, 5_000))
+            .unwrap();
+        fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        assert!(why().contains("cannot be read"), "{}", why());
+        fs::remove_file(&path).unwrap();
+        File::create(&path).unwrap().set_len(LONGEST + 1).unwrap();
+        assert!(why().contains("too long"), "{}", why());
+        fs::remove_file(&path).unwrap();
+        // Nobody writes into it: opening it would wait for that.
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        assert!(why().contains("not a file"), "{}", why());
     }
 }
