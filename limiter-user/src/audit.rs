@@ -194,6 +194,13 @@ impl Trail {
         Ok(Self { to_writer, problem })
     }
 
+    /// One that never writes, while what comes with it is kept.
+    #[cfg(test)]
+    pub(crate) fn hung() -> (Self, impl Sized) {
+        let (to_writer, records) = mpsc::channel(QUEUE);
+        (Self { to_writer, problem: watch::channel(None).1 }, records)
+    }
+
     /// Writes down what happened, and waits until it is written; also if it cannot be, which [`Self::problem`] tells.
     pub async fn record(&self, event: Event<'_>, time: SystemTime) {
         let (written, done) = oneshot::channel();

@@ -10,6 +10,7 @@ mod confirm;
 mod interfaces;
 mod lifelines;
 pub mod options;
+mod pending;
 mod prepared;
 mod reload;
 mod rollbacks;
@@ -24,7 +25,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use limiter_common::Nanos;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -33,16 +33,16 @@ use tokio::time::Instant;
 use crate::access::Authenticator;
 use crate::audit::Trail;
 use crate::config::{Access, Config};
-use crate::control::protocol::{Detached, Problem, ProblemKind, UnconfirmedChange};
+use crate::control::protocol::{Detached, Problem, ProblemKind};
 use crate::control::server::{self, App, Backend, Request, Tcp};
 use crate::daemon::begun::Begun;
 use crate::daemon::interfaces::{DetachError, Interfaces};
 use crate::daemon::lifelines::gather_lifelines;
 use crate::daemon::options::Options;
+use crate::daemon::pending::Pending;
 use crate::daemon::prepared::Prepared;
 use crate::daemon::reload::{ListsReloaded, ReloadReply};
 use crate::daemon::source::Source;
-use crate::daemon::unconfirmed::Unconfirmed;
 use crate::dataplane::Reader;
 use crate::dataplane::kernel::{Dataplane, OpenOptions};
 use crate::enforcer::{self, Parameters};
@@ -171,7 +171,9 @@ async fn run(options: &Options, source: Source, begun: Begun, prepared: Prepared
     let protection = dataplane.protection()?;
     let kernel_log = tokio::spawn(protection.log().run());
     let mut interfaces = Interfaces::new(protection);
-    tokio::task::block_in_place(|| interfaces.configure(&config.interfaces, Instant::now()));
+    tokio::task::block_in_place(|| {
+        interfaces.configure(&config.interfaces, interfaces::Detached::Return, Instant::now())
+    });
 
     let reload = LastReload { successful: true, succeeded_at: started };
     let state = DaemonState { started, interfaces: interfaces.statuses(), reload };
@@ -226,9 +228,7 @@ async fn run(options: &Options, source: Source, begun: Begun, prepared: Prepared
         config,
         text,
         boot,
-        unconfirmed: None,
-        roll_back_at: None,
-        awaited,
+        pending: Pending::new(awaited),
         enforcer: enforcer.clone(),
         reader,
         interfaces,
@@ -254,7 +254,7 @@ async fn run(options: &Options, source: Source, begun: Begun, prepared: Prepared
         gather_at: None,
         lists_due: false,
     };
-    daemon.await_confirmation(unconfirmed);
+    daemon.pending.set(unconfirmed, host::now().boot);
     if rolled_back {
         daemon.rolled_back().await;
     }
@@ -330,10 +330,7 @@ struct Daemon {
     text: String,
     boot: [u8; 16],
     /// What has to be confirmed, or was not.
-    unconfirmed: Option<Unconfirmed>,
-    roll_back_at: Option<Instant>,
-    /// For who lists what waits, with the end.
-    awaited: watch::Sender<Option<(UnconfirmedChange, Nanos)>>,
+    pending: Pending,
     enforcer: enforcer::Handle,
     reader: Arc<dyn Reader>,
     interfaces: Interfaces,
@@ -394,7 +391,7 @@ impl Daemon {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => self.begin_reload(vec![None]),
-                () = sleep_until(self.roll_back_at) => self.roll_configuration_back(),
+                () = sleep_until(self.pending.roll_back_at()) => self.roll_configuration_back(),
                 Some(request) = requests.recv() => self.answer(request),
                 Some(reloaded) = reloads.recv() => {
                     if self.finish_reload(reloaded) {

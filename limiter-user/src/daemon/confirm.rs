@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use super::pending::{Confirmation, TooLate};
 use super::reload::{Cause, ReloadReply, Taken};
 use super::source::keep_fixed;
 use super::unconfirmed::{self, Unconfirmed, WHAT};
 use super::{Daemon, service};
-use crate::audit;
+use crate::audit::{self, Trail};
 use crate::control::protocol::{Problem, ProblemKind, UnconfirmedChange};
 use crate::control::server::ToConfirm;
 use crate::host;
 
-/// Between two attempts to roll back.
-const PAUSE: Duration = Duration::from_secs(1);
+/// What the daemon waits for the audit trail; with a disk that hangs, the record is written when it goes on.
+const ON_RECORD: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// Reads the configuration, for so long as nobody confirms it.
@@ -23,8 +22,7 @@ impl Daemon {
         let refusal = if self.under_way {
             Some((ProblemKind::Busy, 503, "a reload is under way; try again in a moment".to_owned()))
         } else {
-            let waits = self.unconfirmed.as_ref().filter(|change| !change.is_over);
-            waits.map(|change| {
+            self.pending.waits().map(|change| {
                 let detail = format!(
                     "the configuration in force, change {}, has to be confirmed first; nothing was changed",
                     change.id
@@ -43,14 +41,18 @@ impl Daemon {
         };
         if text == self.text {
             // Only the files that it names are read again.
-            return self.reload_text(config, Taken { text, unconfirmed: None }, vec![Some(reply)], false);
+            return self.reload_text(
+                config,
+                Taken { text, confirmation: Confirmation::NotNeeded },
+                vec![Some(reply)],
+            );
         }
         let refused = if config.state_directory == self.config.state_directory {
             let change = Unconfirmed::new(&asked.actor, asked.seconds, &self.text, &text, host::now());
             match self.keep(&change) {
                 Ok(()) => {
-                    let taken = Taken { text, unconfirmed: Some(change) };
-                    return self.reload_text(config, taken, vec![Some(reply)], false);
+                    let taken = Taken { text, confirmation: Confirmation::Wanted(change) };
+                    return self.reload_text(config, taken, vec![Some(reply)]);
                 }
                 Err(error) => {
                     format!("what is in force now cannot be kept, so it could not come back: {error}")
@@ -65,43 +67,41 @@ impl Daemon {
 
     /// The time of a configuration is over. The one before comes back as a reload, with the lists of this moment.
     pub(super) fn roll_configuration_back(&mut self) {
-        self.roll_back_at = Some(Instant::now() + PAUSE);
-        let Some(change) = self.unconfirmed.clone().filter(|change| !change.is_over) else {
-            self.roll_back_at = None;
-            return;
-        };
         if self.under_way {
+            self.pending.roll_back_later();
             return;
         }
-        tracing::warn!("the configuration was not confirmed in time: the one before comes back");
+        let Some(change) = self.pending.begin_rollback() else { return };
         match self.source.parse(&change.former) {
             Ok(config) => {
-                let text = change.former.clone();
-                let mut over = change;
-                over.is_over = true;
-                // A restart would find its time over, anyway.
-                if let Err(error) = self.keep(&over) {
-                    tracing::warn!("that the configuration was rolled back is not stored: {error}");
-                }
                 service::reloading();
-                self.reload_text(config, Taken { text, unconfirmed: Some(over) }, Vec::new(), true);
+                let taken = Taken { text: change.former, confirmation: Confirmation::Missed };
+                self.reload_text(config, taken, Vec::new());
             }
-            Err(problems) => self.refuse_reload(Vec::new(), Self::not_understood(problems)),
+            Err(problems) => {
+                self.pending.rollback_failed();
+                self.refuse_reload(Vec::new(), Self::not_understood(problems));
+            }
         }
     }
 
     /// Keeps the configuration, if it is change `id` that waits.
     pub(super) fn confirm_configuration(&mut self, id: u64) -> Result<Option<UnconfirmedChange>, Problem> {
-        let Some(change) = self.unconfirmed.as_ref().filter(|change| change.id == id && !change.is_over)
-        else {
-            return Ok(None);
+        let refused = |kind, status, detail| Problem {
+            title: "not confirmed".to_owned(),
+            ..problem(kind, status, detail)
         };
-        let told = change.told();
+        let change = self.pending.to_confirm(id).map_err(|TooLate| {
+            let detail = "too late: its time is over, and the configuration before it is being put in force; see \
+                          limiter status";
+            refused(ProblemKind::Busy, 503, detail.to_owned())
+        })?;
+        let Some(told) = change.map(Unconfirmed::told) else { return Ok(None) };
         unconfirmed::forget(&self.config.state_directory).map_err(|error| {
             let detail = format!("not confirmed, since that could not be kept: {error}");
-            problem(ProblemKind::NotDurable, 507, detail)
+            refused(ProblemKind::NotDurable, 507, detail)
         })?;
-        self.await_confirmation(None);
+        self.pending.set(None, host::now().boot);
         Ok(Some(told))
     }
 
@@ -111,22 +111,10 @@ impl Daemon {
         config: crate::config::Config,
         taken: Taken,
         replies: Vec<Option<ReloadReply>>,
-        rolls_back: bool,
     ) {
         let (config, needs_restart) = keep_fixed(&self.config, config);
-        let cause = Cause::Configuration { needs_restart, replies, taken, rolls_back };
+        let cause = Cause::Configuration { needs_restart, replies, taken };
         self.reload_lists(Arc::new(config), cause);
-    }
-
-    /// From here on this is what waits for being confirmed, or was not in time.
-    pub(super) fn await_confirmation(&mut self, change: Option<Unconfirmed>) {
-        let waits = change.as_ref().filter(|change| !change.is_over);
-        self.roll_back_at = waits.map(|change| {
-            let left = change.ends.saturating_sub(host::now().boot);
-            Instant::now() + Duration::from_nanos(left.0)
-        });
-        self.awaited.send_replace(waits.map(|change| (change.told(), change.ends)));
-        self.unconfirmed = change;
     }
 
     /// Stores what is not confirmed, or that all is.
@@ -135,21 +123,10 @@ impl Daemon {
         tokio::task::block_in_place(|| change.write(directory, self.boot, host::now()))
     }
 
-    /// Puts on record that it was rolled back.
+    /// Puts on record that it was rolled back, and then into the state: killed in between, the next start does it again.
     pub(super) async fn rolled_back(&self) {
-        let Some(change) = &self.unconfirmed else { return };
-        let what = format!("{WHAT}.rollback");
-        let reason = format!("{} did not confirm it in time", change.actor);
-        let event = audit::Event {
-            actor: audit::DAEMON,
-            owner: "operator",
-            what: &what,
-            subjects: &[change.id.to_string()],
-            count: 1,
-            reason: Some(&reason),
-            ..audit::Event::default()
-        };
-        self.trail.record(event, host::now().wall).await;
+        let Some(change) = self.pending.change() else { return };
+        put_on_record(&self.trail, change).await;
         if let Err(error) = self.keep(change) {
             tracing::warn!("that the configuration was rolled back is not stored: {error}");
         }
@@ -157,7 +134,7 @@ impl Daemon {
 
     /// A sentence for the status, if the configuration is not what the disk says, or may not stay.
     pub(super) fn confirmation(&self) -> Option<String> {
-        let change = self.unconfirmed.as_ref()?;
+        let change = self.pending.change()?;
         let left = change.ends.saturating_sub(host::now().boot).0.div_ceil(1_000_000_000);
         Some(match change.is_over {
             false => format!(
@@ -175,6 +152,37 @@ impl Daemon {
     }
 }
 
+async fn put_on_record(trail: &Trail, change: &Unconfirmed) {
+    let what = format!("{WHAT}.rollback");
+    let reason = format!("{} did not confirm it in time", change.actor);
+    let event = audit::Event {
+        actor: audit::DAEMON,
+        owner: "operator",
+        what: &what,
+        subjects: &[change.id.to_string()],
+        count: 1,
+        reason: Some(&reason),
+        ..audit::Event::default()
+    };
+    // It is queued at once.
+    if tokio::time::timeout(ON_RECORD, trail.record(event, host::now().wall)).await.is_err() {
+        tracing::warn!("the audit trail takes long to write that the configuration was rolled back");
+    }
+}
+
 fn problem(kind: ProblemKind, status: u16, detail: String) -> Problem {
     Problem { kind, title: "not reloaded".to_owned(), status, detail, items: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trail_that_hangs_does_not_hold_the_daemon_up() {
+        let (trail, _hangs) = Trail::hung();
+        let change = Unconfirmed::new("uid:0", 60, "former", "tried", host::now());
+        let recording = put_on_record(&trail, &change);
+        tokio::time::timeout(2 * ON_RECORD, recording).await.expect("the daemon goes on");
+    }
 }

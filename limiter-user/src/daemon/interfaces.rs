@@ -25,6 +25,14 @@ pub(super) struct Configured {
     pub(super) problems: Vec<String>,
 }
 
+/// What becomes of interfaces that were taken off by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detached {
+    /// They are protected again.
+    Return,
+    Stay,
+}
+
 /// The configured interfaces and what runs on them.
 pub(super) struct Interfaces {
     protection: Protection,
@@ -53,22 +61,22 @@ impl Interfaces {
         Self { protection, watched: Vec::new(), settled: false }
     }
 
-    /// Makes `wanted` the interfaces to protect, with their limits, and releases all others. Interfaces that were
-    /// taken off by hand are protected again.
-    pub(super) fn configure(&mut self, wanted: &[config::Interface], now: Instant) -> Configured {
+    /// Makes `wanted` the interfaces to protect, with their limits, and releases all others.
+    pub(super) fn configure(
+        &mut self,
+        wanted: &[config::Interface],
+        by_hand: Detached,
+        now: Instant,
+    ) -> Configured {
         let mut done = Configured::default();
         let mut former = std::mem::take(&mut self.watched);
         for config in wanted {
             let known = former.iter().position(|watched| watched.config.name == config.name);
-            let mut watched = match known.map(|at| former.swap_remove(at)) {
-                Some(watched) => Watched { current: watched.current && watched.config == *config, ..watched },
-                None => Watched::new(config.clone()),
-            };
-            watched.config = config.clone();
-            watched.detached = false;
-            watched.try_now();
-            watched.refresh(&self.protection);
-            if !watched.current {
+            let mut watched = Watched::renewed(known.map(|at| former.swap_remove(at)), config, by_hand);
+            if !watched.detached {
+                watched.refresh(&self.protection);
+            }
+            if !watched.current && !watched.detached {
                 watched.protect(&mut self.protection, now);
                 let told = if watched.current { &mut done.changes } else { &mut done.problems };
                 told.push(watched.sentence());
@@ -219,6 +227,16 @@ impl Watched {
         }
     }
 
+    /// What is known of `former`, with another configuration.
+    fn renewed(former: Option<Self>, config: &config::Interface, by_hand: Detached) -> Self {
+        let mut watched = former.unwrap_or_else(|| Self::new(config.clone()));
+        watched.current &= watched.config == *config;
+        watched.config = config.clone();
+        watched.detached &= by_hand == Detached::Stay;
+        watched.try_now();
+        watched
+    }
+
     fn try_now(&mut self) {
         self.retry = None;
         self.pause = FIRST_PAUSE;
@@ -336,6 +354,26 @@ impl Watched {
                 ),
                 Some(_) | None => self.problem.clone(),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_was_taken_off_by_hand_returns_when_somebody_asks_for_it() {
+        let text = "[[interface]]\nname = \"eth0\"\n";
+        let config = config::parse(text, Path::new("test.toml")).unwrap().interfaces.remove(0);
+        for (by_hand, stays) in [(Detached::Return, false), (Detached::Stay, true)] {
+            let former = Watched { detached: true, ..Watched::new(config.clone()) };
+            assert_eq!(Watched::renewed(Some(former), &config, by_hand).detached, stays);
+            let attached = Watched { current: true, ..Watched::new(config.clone()) };
+            assert!(!Watched::renewed(None, &config, by_hand).detached, "nobody took it off");
+            assert!(Watched::renewed(Some(attached), &config, by_hand).current, "nothing is different");
         }
     }
 }

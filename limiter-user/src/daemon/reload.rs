@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::unconfirmed::{self, Unconfirmed};
+use super::interfaces::Detached;
+use super::pending::Confirmation;
+use super::unconfirmed;
 use super::{Daemon, configure, service};
 use crate::config::Config;
 use crate::control::protocol::{Problem, ProblemKind, Reloaded};
@@ -18,12 +20,7 @@ pub(super) type ReloadReply = oneshot::Sender<Result<Reloaded, Problem>>;
 /// Who wants the lists to be read again.
 pub(super) enum Cause {
     /// A reload, for whoever waits for the answer; `None` for a signal.
-    Configuration {
-        needs_restart: Vec<String>,
-        replies: Vec<Option<ReloadReply>>,
-        taken: Taken,
-        rolls_back: bool,
-    },
+    Configuration { needs_restart: Vec<String>, replies: Vec<Option<ReloadReply>>, taken: Taken },
     /// The machine has other lifelines than before.
     Lifelines,
 }
@@ -31,8 +28,7 @@ pub(super) enum Cause {
 /// What a configuration is, once it is in force.
 pub(super) struct Taken {
     pub(super) text: String,
-    /// Who has to confirm it, or did not.
-    pub(super) unconfirmed: Option<Unconfirmed>,
+    pub(super) confirmation: Confirmation,
 }
 
 /// The enforcer has taken over a configuration; the interfaces are next.
@@ -55,18 +51,17 @@ impl Daemon {
             Err(problems) => return self.refuse_reload(replies, Self::not_understood(problems)),
         };
         // Whoever has lists read again has no word on what is not confirmed; whoever has written another text has.
-        let unconfirmed = self.unconfirmed.clone().filter(|change| change.tries(&text));
-        let former = match &unconfirmed {
-            Some(change) if change.is_over => self.source.parse(&change.former).ok(),
-            Some(_) | None => None,
+        let (config, text, confirmation) = match self.pending.change() {
+            Some(change) if !change.tries(&text) => (config, text, Confirmation::NotNeeded),
+            // The one before is in force.
+            Some(change) if change.is_over => match self.source.parse(&change.former) {
+                Ok(former) => (former, self.text.clone(), Confirmation::AsBefore),
+                Err(problems) => return self.refuse_reload(replies, Self::not_understood(problems)),
+            },
+            Some(_) => (config, text, Confirmation::AsBefore),
+            None => (config, text, Confirmation::NotNeeded),
         };
-        match former {
-            Some(former) => {
-                let taken = Taken { text: self.text.clone(), unconfirmed };
-                self.reload_text(former, taken, replies, false);
-            }
-            None => self.reload_text(config, Taken { text, unconfirmed }, replies, false),
-        }
+        self.reload_text(config, Taken { text, confirmation }, replies);
     }
 
     pub(super) fn not_understood(problems: Vec<String>) -> Problem {
@@ -98,8 +93,8 @@ impl Daemon {
         let ListsReloaded { config, outcome, cause } = reloaded;
         let mut rolled_back = false;
         match cause {
-            Cause::Configuration { needs_restart, replies, taken, rolls_back } => {
-                rolled_back = rolls_back && outcome.is_ok();
+            Cause::Configuration { needs_restart, replies, taken } => {
+                rolled_back = matches!(taken.confirmation, Confirmation::Missed) && outcome.is_ok();
                 self.finish_configuration(config, needs_restart, taken, outcome, replies);
             }
             Cause::Lifelines => self.finish_lifelines(outcome),
@@ -141,7 +136,15 @@ impl Daemon {
                 self.config = config;
                 let interfaces = &mut self.interfaces;
                 let wanted = &self.config.interfaces;
-                let configured = tokio::task::block_in_place(|| interfaces.configure(wanted, Instant::now()));
+                let by_hand = match taken.confirmation {
+                    // Nobody asked for it just now: what somebody took off has to stay off.
+                    Confirmation::Missed => Detached::Stay,
+                    Confirmation::Wanted(_) | Confirmation::AsBefore | Confirmation::NotNeeded => {
+                        Detached::Return
+                    }
+                };
+                let configured =
+                    tokio::task::block_in_place(|| interfaces.configure(wanted, by_hand, Instant::now()));
                 changes.extend(configured.changes);
                 let mut problems = configured.problems;
                 let access = &self.access;
@@ -151,9 +154,8 @@ impl Daemon {
                 {
                     problems.push(problem);
                 }
-                let change = taken.unconfirmed.as_ref().filter(|change| !change.is_over);
-                let change = change.map(|change| change.id.to_string());
                 problems.extend(self.take(taken));
+                let change = self.pending.waits().map(|change| change.id.to_string());
                 changes.extend(needs_restart.iter().cloned());
                 self.needs_restart = needs_restart;
                 self.reload = LastReload { successful: true, succeeded_at: host::now().wall };
@@ -171,8 +173,14 @@ impl Daemon {
                 }
             }
             Err(error) => {
-                if let Err(error) = self.keep_as_it_was() {
-                    tracing::warn!("what has to be confirmed is not stored: {error}");
+                match taken.confirmation {
+                    Confirmation::Wanted(_) => {
+                        if let Err(error) = self.keep_as_it_was() {
+                            tracing::warn!("what has to be confirmed is not stored: {error}");
+                        }
+                    }
+                    Confirmation::Missed => self.pending.rollback_failed(),
+                    Confirmation::AsBefore | Confirmation::NotNeeded => {}
                 }
                 let mut problem = Problem::from(error);
                 problem.items.insert(0, problem.detail);
@@ -186,33 +194,34 @@ impl Daemon {
 
     /// What is to be confirmed from here on, if anything. Returns what an operator should know of it.
     fn take(&mut self, taken: Taken) -> Option<String> {
-        let Taken { text, unconfirmed } = taken;
-        let known = self.unconfirmed.is_some();
+        let Taken { text, confirmation } = taken;
         self.text = text;
-        let is_over = unconfirmed.as_ref().is_some_and(|change| change.is_over);
-        let forgotten = unconfirmed.is_none() && known;
-        self.await_confirmation(unconfirmed);
+        let forgotten = self.pending.reloaded(confirmation, host::now().boot);
         if forgotten && let Err(error) = self.keep_as_it_was() {
             return Some(format!("that nothing has to be confirmed any more is not stored: {error}"));
         }
-        is_over.then(|| self.not_confirmed())
+        self.pending.was_missed().then(|| self.not_confirmed())
     }
 
     /// The file says what is to be confirmed here.
     fn keep_as_it_was(&self) -> std::io::Result<()> {
-        match &self.unconfirmed {
+        match self.pending.change() {
             Some(change) => self.keep(change),
             None => unconfirmed::forget(&self.config.state_directory),
         }
     }
 
     pub(super) fn refuse_reload(&mut self, replies: Vec<Option<ReloadReply>>, problem: Problem) {
-        tracing::error!("reload: {}", problem.detail);
-        for item in &problem.items {
-            tracing::error!("reload: {item}");
+        let why = format!("{}: {}", problem.detail, problem.items.join("; "));
+        // A rollback, which nobody asks for, is tried again and again: what is wrong with it is said once.
+        if !replies.is_empty() || self.reload_problem.as_ref() != Some(&why) {
+            tracing::error!("reload: {}", problem.detail);
+            for item in &problem.items {
+                tracing::error!("reload: {item}");
+            }
         }
         self.reload.successful = false;
-        self.reload_problem = Some(format!("{}: {}", problem.detail, problem.items.join("; ")));
+        self.reload_problem = Some(why);
         for reply in replies.into_iter().flatten() {
             let _ = reply.send(Err(problem.clone()));
         }
