@@ -153,7 +153,7 @@ async fn run(options: &Options, source: Source, begun: Begun, prepared: Prepared
     }
 
     let (started_up, starting) = watch::channel(false);
-    let meanwhile = tokio::spawn(server::turn_away(&socket, starting));
+    let meanwhile = tokio::spawn(server::turn_away(&socket, operators, starting));
     // Before the enforcer gathers them: what changes in between is found later.
     let lifelines = gather_lifelines();
     let parameters = Parameters {

@@ -142,7 +142,8 @@ pub enum Command {
     ///   limiter reload --confirm 60s
     ///
     /// A configuration with a problem changes nothing. One that nobody confirms in time is rolled back, also if the daemon
-    /// was killed in between, and is not taken from the disk again; files that it names stay as they are.
+    /// was killed in between, and is not taken from the disk again; files that it names stay as they are. Settings that
+    /// take a restart come into force with one; if there was one meanwhile, it takes another to roll them back.
     #[command(verbatim_doc_comment)]
     Reload {
         /// Roll it back after this time, up to 1h, unless `limiter confirm` keeps it

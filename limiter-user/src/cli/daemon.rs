@@ -51,7 +51,6 @@ pub(super) async fn detach(session: &mut Session<impl Write>, args: Detach) -> R
                 }
                 return Ok(Exit::Ok);
             }
-            // Dead, or as good as dead.
             // Its pins are on that machine.
             Err(error) if session.client.is_remote() => return Err(error.into()),
             // Dead, or as good as dead.
@@ -60,8 +59,10 @@ pub(super) async fn detach(session: &mut Session<impl Write>, args: Detach) -> R
                     writeln!(std::io::stderr(), "limiter: {error}; detaching without it")?;
                 }
             }
-            // It starts, or is too busy: there is no waiting for that.
-            Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Busy => {
+            // It starts or stops, or is too busy: there is no waiting for that.
+            Err(ClientError::Refused(problem))
+                if matches!(problem.kind, ProblemKind::Busy | ProblemKind::Unavailable) =>
+            {
                 writeln!(std::io::stderr(), "limiter: {}; detaching without it", printable(&problem.detail))?;
             }
             Err(

@@ -131,7 +131,7 @@ impl From<ClientError> for Failure {
             ClientError::Denied { .. } | ClientError::Untrusted { .. } => Exit::NotAuthorised,
             ClientError::Broken(_) => Exit::Failed,
             ClientError::Input(_) => Exit::Failed,
-            ClientError::Refused(problem) => exit_of(problem),
+            ClientError::Refused(problem) => exit_of(problem.kind),
         };
         let message = error.to_string();
         match error {
@@ -148,10 +148,9 @@ impl From<ClientError> for Failure {
     }
 }
 
-fn exit_of(problem: &Problem) -> Exit {
-    match problem.kind {
-        // It is there, but starts, stops, or has no time.
-        ProblemKind::Busy if problem.status == 503 => Exit::Unreachable,
+fn exit_of(kind: ProblemKind) -> Exit {
+    match kind {
+        ProblemKind::Unavailable => Exit::Unreachable,
         ProblemKind::Invalid => Exit::Usage,
         ProblemKind::NotAuthorised => Exit::NotAuthorised,
         ProblemKind::NotFound => Exit::NotFound,

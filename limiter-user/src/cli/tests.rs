@@ -310,7 +310,7 @@ fn failures_say_what_and_how() {
         ClientError::Refused(Problem {
             kind,
             title: "refused by a guard".to_owned(),
-            status: 409,
+            status: if kind == ProblemKind::Busy { 503 } else { 409 },
             detail: "2 prefixes are protected; --force overrides".to_owned(),
             items: (0..items).map(|n| format!("10.0.0.{n}: own address \x07")).collect(),
         })
@@ -322,6 +322,8 @@ fn failures_say_what_and_how() {
         (ProblemKind::Guarded, Exit::Guarded),
         (ProblemKind::Full, Exit::Failed),
         (ProblemKind::NotDurable, Exit::Failed),
+        (ProblemKind::Busy, Exit::Failed),
+        (ProblemKind::Unavailable, Exit::Unreachable),
         (ProblemKind::Failed, Exit::Failed),
     ] {
         assert_eq!(Failure::from(problem(kind, 0)).exit, exit);

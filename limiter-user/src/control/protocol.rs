@@ -384,5 +384,7 @@ pub enum ProblemKind {
     NotDurable,
     /// Too much at a time, or too often; `Retry-After` says when to try again.
     Busy,
+    /// limiterd starts, or stops: exit code 3. `Retry-After` says when to try again.
+    Unavailable,
     Failed,
 }

@@ -130,13 +130,8 @@ pub async fn serve(socket: Socket, operators: Operators, app: App, stop: watch::
     let door = Door { socket, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
     let places = Places::default();
     let connected = |(stream, place)| {
-        let (uid, role) = match Peer::of(&stream) {
-            Ok(peer) => (peer.uid, operators.role(&peer)),
-            Err(error) => {
-                tracing::warn!("control socket: cannot tell who connects: {error}");
-                return None;
-            }
-        };
+        let peer = who_connects(&stream)?;
+        let (uid, role) = (peer.uid, operators.role(&peer));
         let waits = places.of(role)?;
         let router = app.router.clone().layer(axum::Extension(Origin::Socket { uid, role }));
         let stop = stop.clone();
@@ -151,27 +146,48 @@ pub async fn serve(socket: Socket, operators: Operators, app: App, stop: watch::
 }
 
 /// Answers on the control socket that the daemon is not there yet, until it is: what takes long at the start are the lists.
-pub fn turn_away(socket: &Socket, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+/// Strangers are closed at once.
+pub fn turn_away(
+    socket: &Socket,
+    operators: Operators,
+    stop: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + use<> {
     let socket = socket.share();
     async move {
         match socket {
-            Ok(socket) => turn_away_all(socket, stop).await,
+            Ok(socket) => turn_away_all(socket, |peer| operators.role(peer), stop).await,
             Err(error) => tracing::warn!("control socket: cannot listen: {error}"),
         }
     }
 }
 
-async fn turn_away_all(socket: Listening, stop: watch::Receiver<bool>) {
+async fn turn_away_all(
+    socket: Listening,
+    role: impl Fn(&Peer) -> Option<Role> + Send + Sync,
+    stop: watch::Receiver<bool>,
+) {
     let router = Router::new().fallback(async || refusal::starting());
     let door = Door { socket, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
+    let places = Places::default();
     let connected = |(stream, place)| {
+        let role = role(&who_connects(&stream)?)?;
+        let waits = places.of(Some(role))?;
         let (router, stop) = (router.clone(), stop.clone());
         Some(async move {
+            // It is closed with the daemon.
+            let Ok(own) = waits.get().await else { return };
             serve_connection(stream, Version::Http1, router, Activity::local(), stop).await;
-            drop(place);
+            drop((own, place));
         })
     };
     accept_all("control socket", door, connected, stop.clone()).await;
+}
+
+/// `None` if the kernel does not say, which is told.
+fn who_connects(stream: &UnixStream) -> Option<Peer> {
+    Peer::of(stream)
+        .inspect_err(|error| tracing::warn!("control socket: cannot tell who connects: {error}"))
+        .ok()
 }
 
 /// The control socket: first a place, then a connection, so that those that wait do so in the kernel.

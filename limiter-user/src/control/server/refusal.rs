@@ -34,6 +34,7 @@ impl Refusal {
             ProblemKind::Full => "table full",
             ProblemKind::NotDurable => "not durable",
             ProblemKind::Busy => "busy",
+            ProblemKind::Unavailable => "not there",
             ProblemKind::Failed => "failed",
         };
         let (title, detail) = (title.to_owned(), detail.into());
@@ -57,6 +58,11 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..Self::new(ProblemKind::Busy, status, detail) }
     }
 
+    /// The daemon is not there yet, or not any more.
+    fn unavailable(detail: &str, retry_after: u32) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(ProblemKind::Unavailable, 503, detail) }
+    }
+
     fn after(self, wait: Duration) -> Self {
         let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
         Self { retry_after: Some(u32::try_from(seconds).unwrap_or(u32::MAX)), ..self }
@@ -73,13 +79,15 @@ impl Refusal {
 
     /// Whoever was to answer is gone.
     pub(super) fn stopping<E>(_: E) -> Self {
-        Self::busy(503, "the daemon is stopping", 5)
+        Self::unavailable("the daemon is stopping", 5)
     }
 }
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self { problem, retry_after: None, recorded: false }
+        // Whatever it is, it is soon over.
+        let retry_after = (problem.status == 503).then_some(1);
+        Self { problem, retry_after, recorded: false }
     }
 }
 
@@ -147,7 +155,7 @@ impl IntoResponse for Refusal {
 /// The answer to whatever is asked before the daemon is there.
 pub(super) fn starting() -> Response {
     let detail = "limiterd is starting: what its lists say is being put in force; try again in a moment";
-    written(Refusal::busy(503, detail, 1).into_response(), "starting")
+    written(Refusal::unavailable(detail, 1).into_response(), "starting")
 }
 
 /// A problem with what only this occurrence has.

@@ -166,19 +166,49 @@ async fn while_the_daemon_starts_everybody_is_told_so_at_once() {
     let ask = async {
         for _ in 0..2 {
             let Err(ClientError::Refused(problem)) = client.status().await else { panic!("not refused") };
-            assert_eq!((problem.kind, problem.status), (ProblemKind::Busy, 503));
+            assert_eq!((problem.kind, problem.status), (ProblemKind::Unavailable, 503));
             assert!(problem.detail.starts_with("limiterd is starting"), "{problem:?}");
         }
         let refused = client.add(Action::Block, &add(&["192.0.2.1"])).await;
-        assert_eq!(kind(refused), ProblemKind::Busy);
+        assert_eq!(kind(refused), ProblemKind::Unavailable);
         up.send_replace(true);
     };
-    tokio::join!(turn_away(&socket, starting), ask);
+    let operators = Operators { group: Some(rustix::process::getegid().as_raw()), readers: None };
+    tokio::join!(turn_away(&socket, operators, starting), ask);
     // Who comes in between waits.
     assert!(path.exists());
     drop(UnixStream::connect(&path).await.unwrap());
     drop(socket);
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn while_the_daemon_starts_nobody_takes_the_places_of_operators() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run/limiter.sock");
+    let socket = bind(&path, ROOT_ONLY).unwrap();
+    let (up, starting) = watch::channel(false);
+    let come = std::sync::atomic::AtomicUsize::new(0);
+    // First strangers, then who may look, then operators.
+    let role = |_: &Peer| match come.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        ..MAX_CONNECTIONS => None,
+        nth if nth < 2 * MAX_CONNECTIONS => Some(Role::Reader),
+        _ => Some(Role::Operator),
+    };
+    let ask = async {
+        let mut silent = Vec::new();
+        for nth in 0..2 * MAX_CONNECTIONS {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            if nth < MAX_CONNECTIONS {
+                assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "strangers are closed at once");
+            }
+            silent.push(stream);
+        }
+        assert_eq!(kind(Client::new(&path).status().await), ProblemKind::Unavailable);
+        up.send_replace(true);
+    };
+    let told = async { tokio::join!(turn_away_all(socket.share().unwrap(), role, starting), ask) };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("operators are told");
 }
 
 #[tokio::test]
@@ -288,9 +318,10 @@ async fn what_the_root_answers() {
     // The root goes away without an answer, and then for good.
     let silence = async { drop(fixture.daemon.recv().await) };
     let (answer, ()) = tokio::join!(fixture.client.status(), silence);
-    assert_eq!(kind(answer), ProblemKind::Busy);
+    assert_eq!(kind(answer), ProblemKind::Unavailable);
     fixture.daemon.close();
-    assert_eq!(kind(fixture.client.detach(&DetachRequest::default()).await), ProblemKind::Busy);
+    let detached = fixture.client.detach(&DetachRequest::default()).await;
+    assert_eq!(kind(detached), ProblemKind::Unavailable);
     fixture.end().await;
 }
 
