@@ -317,8 +317,8 @@ enum Command {
     Page(Action, Option<Owner>, Option<Cursor>, usize, Reply<Page>),
     Lookup(Address, Reply<(Lookup, Arc<Config>)>),
     Reload(Arc<Config>, Vec<ListFile>, Reply<Vec<String>>),
-    /// From the worker to itself: the commit that was begun has ended.
-    Stored,
+    /// From the worker to itself: the commit with this number has ended.
+    Stored(u64),
     Shutdown(oneshot::Sender<()>),
 }
 

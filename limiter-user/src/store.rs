@@ -410,8 +410,8 @@ fn write_claims(transaction: &WriteTransaction, claims: &[Change<'_>]) -> Result
             rest.iter().take_while(|change| in_front(change)).count()
         };
         let (here, later) = rest.split_at(end);
-        // What is damaged stays, for whoever can make something of it.
-        let old = Block::decode(&old_key, &old_value);
+        // What is damaged stays, for whoever can make something of it, and so does what another build may understand.
+        let old = Block::decode(&old_key, &old_value).filter(Block::is_understood);
         let mut goes = old.is_some();
         let mut block = old.unwrap_or_default();
         block.merge(here);

@@ -503,11 +503,9 @@ fn every_interface_has_its_own_counters() {
                 let one = counts.iter().find(|counts| counts.interface == "one0").context("one0")?;
                 Ok(one.counts.iter().map(|(_, count)| count.packets).sum())
             };
-            limiter_tests::wait::until_true(
-                "one0 counts a frame",
-                Duration::from_secs(10),
-                || Ok(seen()? > 0),
-            )?;
+            limiter_tests::wait::until_true("one0 counts a frame", Duration::from_secs(10), || {
+                Ok(seen()? > 0)
+            })?;
             lab.host.ip("link set one0 down")?;
             ensure!(protection.release("one0")?, "no link");
             ensure!(names()? == ["two0"], "{:?}", names()?);

@@ -184,7 +184,9 @@ impl Worker {
     fn go_on(&mut self, commands: &Receiver<Command>, together: &mut Together) {
         while self.storing.is_some() {
             match commands.recv() {
-                Ok(Command::Stored) | Err(_) => self.land(together),
+                // Another one, which somebody has waited for, and so nobody listened.
+                Ok(Command::Stored(number)) if !self.store.is_last(number) => {}
+                Ok(Command::Stored(_)) | Err(_) => self.land(together),
                 Ok(command) if command.may_overtake() && !together.is_full() => {
                     self.serve(command, together);
                 }
@@ -240,7 +242,7 @@ impl Worker {
                 self.waiting.push_back(Long::Reload(config, files, reply))
             }
             // Something else has waited for it before.
-            Command::Stored => {}
+            Command::Stored(_) => {}
             Command::Shutdown(reply) => self.stopping = Some(reply),
         }
     }
@@ -330,7 +332,7 @@ impl Command {
             | Self::Import(..)
             | Self::Confirm(..)
             | Self::Reload(..)
-            | Self::Stored
+            | Self::Stored(_)
             | Self::Shutdown(_) => false,
         }
     }

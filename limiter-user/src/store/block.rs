@@ -83,6 +83,8 @@ impl<'a> Block<'a> {
     /// [terms](terms::from_version_2) alone. `None` if it is damaged.
     pub(super) fn from_version_2(key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
         let Block { claims, terms } = Block::decode(key, value)?;
+        // Else the sum would be of another key.
+        claims.first().filter(|(id, _)| *id == key)?;
         let terms = terms.iter().map(|terms| terms::from_version_2(terms)).collect::<Option<Vec<_>>>()?;
         let terms: Vec<&[u8]> = terms.iter().map(Vec::as_slice).collect();
         let mut value = Vec::new();
@@ -112,6 +114,12 @@ impl<'a> Block<'a> {
             rest = behind;
         }
         Some(block)
+    }
+
+    /// Whether [`Self::records`] understands all of it.
+    pub(super) fn is_understood(&self) -> bool {
+        self.terms.iter().all(|terms| terms::are_understood(terms))
+            && self.claims.iter().all(|(id, number)| Id::are_understood(id) && *number < self.terms.len())
     }
 
     /// What is in it, but for what has expired. `None` if something cannot be understood.
@@ -145,7 +153,7 @@ impl Part<'_> {
 
     /// Makes `value` the value of the block.
     pub(super) fn write(&self, value: &mut Vec<u8>) {
-        let mut used: Vec<usize> = Vec::with_capacity(self.terms.len());
+        let mut used: Vec<usize> = Vec::with_capacity(self.terms.len().min(self.claims.len()));
         let mut behind = Vec::with_capacity(self.claims.len() * 12);
         for (id, terms) in self.claims {
             let number = used.iter().rposition(|other| other == terms).unwrap_or_else(|| {
@@ -239,9 +247,28 @@ mod tests {
             let (key, value) = damaged.split_at(key.len());
             assert!(Block::decode(key, value).is_none(), "bit {bit}");
         }
+        assert!(Block::decode(&key, &bytes[key.len()..]).unwrap().is_understood());
         for cut in 0..bytes.len() - key.len() {
             assert!(Block::decode(&key, &bytes[key.len()..key.len() + cut]).is_none(), "{cut}");
         }
+    }
+
+    /// As a later build may write them: whole, but with an owner, terms or a number that is not known here.
+    #[test]
+    fn what_is_whole_may_not_be_understood() {
+        let id = Id::new("192.0.2.1".parse().unwrap(), Action::Block, Owner::Operator).bytes();
+        let (stranger, terms) = ([&id[..id.len() - 1], &[6]].concat(), [0; 10]);
+        let of_later = [&terms[..9], &[2]].concat();
+        for (id, number, terms, understood) in
+            [(&id, 0, &terms[..], true), (&stranger, 0, &terms, false), (&id, 0, &of_later, false)]
+        {
+            let (mut value, claims) = (Vec::new(), [(id.as_slice(), number)]);
+            Part { claims: &claims, terms: &[terms] }.write(&mut value);
+            let block = Block::decode(id, &value).unwrap();
+            assert_eq!((block.is_understood(), block.records(BOOT).is_some()), (understood, understood));
+        }
+        let without_terms = Block { claims: vec![(&id, 0)], terms: Vec::new() };
+        assert!(!without_terms.is_understood() && without_terms.records(BOOT).is_none());
     }
 
     /// Those of version 2 held up to 64 claims.

@@ -46,28 +46,21 @@ impl Id {
 
     /// The way back from [`Self::bytes`]. `None` if they are none.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (family, rest) = bytes.split_first()?;
-        let (address, rest) = match family {
-            4 => rest.split_first_chunk().map(|(address, rest)| (Address::V4(*address), rest))?,
-            6 => rest.split_first_chunk().map(|(address, rest)| (Address::V6(*address), rest))?,
-            _ => return None,
+        let (prefix, action, owner, name) = read(bytes)?;
+        let owner = match owner {
+            1 => Owner::List(Arc::from(name)),
+            2 => Owner::Feed(Arc::from(name)),
+            3 => Owner::Crowdsec,
+            4 => Owner::Fail2ban(Arc::from(name)),
+            5 => Owner::App(Arc::from(name)),
+            _ => Owner::Operator,
         };
-        let ([length, action, owner], name) = rest.split_first_chunk()?;
-        let action = match action {
-            0 => Action::Block,
-            1 => Action::Allow,
-            _ => return None,
-        };
-        let owner = match (owner, std::str::from_utf8(name).ok()?) {
-            (0, "") => Owner::Operator,
-            (1, name) => Owner::List(Arc::from(name)),
-            (2, name) => Owner::Feed(Arc::from(name)),
-            (3, "") => Owner::Crowdsec,
-            (4, name) => Owner::Fail2ban(Arc::from(name)),
-            (5, name) => Owner::App(Arc::from(name)),
-            _ => return None,
-        };
-        Some(Self { prefix: Prefix::new(address, *length)?, action, owner })
+        Some(Self { prefix, action, owner })
+    }
+
+    /// Whether [`Self::from_bytes`] understands them.
+    pub(super) fn are_understood(bytes: &[u8]) -> bool {
+        read(bytes).is_some()
     }
 
     /// How many bytes an id has that begins with `family`, but for the name of the owner, which is at the end.
@@ -113,6 +106,27 @@ impl Id {
     }
 }
 
+/// What the bytes of an id say; of the owner the number of its kind, and its name.
+fn read(bytes: &[u8]) -> Option<(Prefix, Action, u8, &str)> {
+    let (family, rest) = bytes.split_first()?;
+    let (address, rest) = match family {
+        4 => rest.split_first_chunk().map(|(address, rest)| (Address::V4(*address), rest))?,
+        6 => rest.split_first_chunk().map(|(address, rest)| (Address::V6(*address), rest))?,
+        _ => return None,
+    };
+    let ([length, action, owner], name) = rest.split_first_chunk()?;
+    let action = match action {
+        0 => Action::Block,
+        1 => Action::Allow,
+        _ => return None,
+    };
+    let name = std::str::from_utf8(name).ok()?;
+    match (owner, name) {
+        (0 | 3, "") | (1 | 2 | 4 | 5, _) => Some((Prefix::new(address, *length)?, action, *owner, name)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +150,7 @@ mod tests {
             }
             let bytes = a.bytes();
             assert_eq!(Id::from_bytes(&bytes).as_ref(), Some(a));
+            assert!(Id::are_understood(&bytes));
             assert_eq!(Id::nameless(bytes[0]), Some(bytes.len() - a.owner.name().len()));
         }
     }

@@ -48,6 +48,19 @@ pub(super) fn write(terms: &Terms, boot: Boot, bytes: &mut Vec<u8>) {
 
 /// The way back. The deadline is not in the terms but beside them. `None` if they cannot be understood.
 pub(super) fn read(bytes: &[u8]) -> Option<(Terms, Option<Expiry>)> {
+    let (created, expiry, actor, reason) = split(bytes)?;
+    let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
+    let terms = Terms { until: Nanos::NEVER, created, actor: text(actor), reason: text(reason) };
+    Some((terms, expiry))
+}
+
+/// Whether [`read`] understands them.
+pub(super) fn are_understood(bytes: &[u8]) -> bool {
+    split(bytes).is_some()
+}
+
+/// When they were made, when they end, by whom, and why.
+fn split(bytes: &[u8]) -> Option<(u64, Option<Expiry>, &str, &str)> {
     let (created, rest) = bytes.split_first_chunk()?;
     let (actor, rest) = rest.split_first()?;
     let (expires, mut rest) = rest.split_first()?;
@@ -71,14 +84,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Terms, Option<Expiry>)> {
     let (actor, reason) = rest.split_at_checked(usize::from(*actor))?;
     let actor = std::str::from_utf8(actor).ok()?;
     let reason = std::str::from_utf8(reason).ok()?;
-    let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
-    let terms = Terms {
-        until: Nanos::NEVER,
-        created: u64::from_le_bytes(*created),
-        actor: text(actor),
-        reason: text(reason),
-    };
-    Some((terms, expiry))
+    Some((u64::from_le_bytes(*created), expiry, actor, reason))
 }
 
 /// What terms of version 2 are now: the actor was the number of a user, and is a text. Deadlines stay what they are.

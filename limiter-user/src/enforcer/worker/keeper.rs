@@ -11,6 +11,10 @@ use crate::store::{NotStored, Records, Store, Write};
 pub(super) struct Keeper {
     /// `None` while the thread has it.
     store: Option<Store>,
+    /// Why nothing could be stored when the thread got it.
+    problem: Option<String>,
+    /// How many commits were begun.
+    begun: u64,
     /// What became of the commit that was begun, if that is known, but nobody has asked yet.
     made: Option<Result<(), NotStored>>,
     jobs: Sender<Job>,
@@ -29,12 +33,12 @@ struct Job {
 }
 
 /// Sends [`Command::Stored`] when it is dropped, so that nobody waits for a thread that has panicked.
-struct Tells(Arc<Sender<Command>>);
+struct Tells(Arc<Sender<Command>>, u64);
 
 impl Drop for Tells {
     fn drop(&mut self) {
         // An error means that the enforcer has ended.
-        let _ = self.0.send(Command::Stored);
+        let _ = self.0.send(Command::Stored(self.1));
     }
 }
 
@@ -65,6 +69,8 @@ impl Keeper {
         })?;
         Ok(Self {
             store: Some(store),
+            problem: None,
+            begun: 0,
             made: None,
             jobs,
             done,
@@ -76,9 +82,10 @@ impl Keeper {
     /// Begins a [commit](Store::commit), and has [`Command::Stored`] sent when it is made, or has failed. Each has to be
     /// [ended](Self::end) before the next.
     pub(super) fn begin(&mut self, writes: Vec<Write>, now: Now, to_enforcer: Arc<Sender<Command>>) {
-        self.here();
+        self.problem = self.here().problem().map(str::to_owned);
+        self.begun += 1;
         let Some(store) = self.store.take() else { return };
-        let job = Job { store, writes, now, tells: Tells(to_enforcer) };
+        let job = Job { store, writes, now, tells: Tells(to_enforcer, self.begun) };
         self.jobs.send(job).expect("the thread ends with the keeper");
     }
 
@@ -102,9 +109,14 @@ impl Keeper {
         })
     }
 
+    /// Whether the commit with this number is the one that was begun last.
+    pub(super) fn is_last(&self, number: u64) -> bool {
+        number == self.begun
+    }
+
     /// Why nothing can be stored now, as far as that is known.
     pub(super) fn problem(&self) -> Option<&str> {
-        self.store.as_ref().and_then(Store::problem)
+        self.store.as_ref().map_or(self.problem.as_deref(), Store::problem)
     }
 
     /// See [`Store::commit`].
