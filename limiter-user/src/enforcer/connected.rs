@@ -94,6 +94,12 @@ impl Connected {
         self.shared.looked.store((self.clock)().boot.0, Ordering::Release);
     }
 
+    /// Waits for the look that is under way.
+    #[cfg(test)]
+    pub(super) async fn settled(&self) {
+        drop(self.shared.turn.lock().await);
+    }
+
     /// Whether somebody looked within `time`.
     fn is_known(&self, time: Nanos) -> bool {
         let looked = self.shared.looked.load(Ordering::Acquire);

@@ -142,6 +142,7 @@ async fn nobody_looks_more_often_than_needed() {
     while looks() < 2 {
         tokio::task::yield_now().await;
     }
+    handle.connected.settled().await;
     // What was seen is too old: however many ask, one looks, and all wait.
     SECONDS.fetch_add(30, Ordering::Relaxed);
     let [one, other] = [asked(&["198.0.0.0/8"]), asked(&["198.51.0.0/16"])]
