@@ -60,7 +60,7 @@ pub fn rest_ipv4<F: Frame + ?Sized>(
     }
 }
 
-/// [`rest_ipv4`] at [`parse::PLAIN`], of the packets that [`parse::find_plain_ports`] finds; `None` for all others.
+/// [`rest_ipv4`] at [`parse::PLAIN`], of the packets that [`parse::find_plain_transport`] finds; `None` for all others.
 #[inline(always)]
 pub fn rest_plain_ipv4<F: Frame + ?Sized>(
     frame: &F,
@@ -68,7 +68,7 @@ pub fn rest_plain_ipv4<F: Frame + ?Sized>(
     tables: &impl Tables,
     clock: &impl Clock,
 ) -> Option<Reason> {
-    let (packet, transport) = parse::find_plain_ports(frame)?;
+    let (packet, transport) = parse::find_plain_transport(frame)?;
     Some(by_transport(&packet, listing, &transport, tables, clock))
 }
 

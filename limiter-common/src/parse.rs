@@ -20,7 +20,7 @@ pub use ipv4::Header as Ipv4Header;
 pub use ipv6::Header as Ipv6Header;
 pub use ipv6::is_direct as is_direct_ipv6;
 pub use link::{
-    Network, PLAIN, find_network, find_plain_ipv4, find_plain_ports, is_one_buffer, is_plain_ipv6,
+    Network, PLAIN, find_network, find_plain_ipv4, find_plain_transport, is_one_buffer, is_plain_ipv6,
 };
 
 /// VLAN tags that are looked through; Linux strips any number of priority tags, so deeper stacks are dropped.

@@ -57,12 +57,12 @@ pub fn find_plain_ipv4<F: Frame + ?Sized>(frame: &F) -> Option<u32> {
     plain.then(|| u32::from_be_bytes(source))
 }
 
-/// The packet of a frame for which [`find_plain_ipv4`] finds a source, and its ports, if it is a whole TCP or UDP
-/// datagram behind a header without options, as most are. `None` says nothing.
+/// The packet of a frame for which [`find_plain_ipv4`] finds a source, and what it carries, if it is whole, behind a header
+/// without options, and neither ICMP nor SCTP, as most are. `None` says nothing.
 ///
 /// What [`super::network`] and [`super::transport`] find, in a third of the instructions.
 #[inline(always)]
-pub fn find_plain_ports<F: Frame + ?Sized>(frame: &F) -> Option<(Packet, Transport)> {
+pub fn find_plain_transport<F: Frame + ?Sized>(frame: &F) -> Option<(Packet, Transport)> {
     // Behind the IPv4 header, the ports of both and what is looked at of TCP.
     const HEADERS: usize = PLAIN_HEADERS + 16;
     let [version] = frame.field::<HEADERS, 1>(0, PLAIN)?;
@@ -71,17 +71,18 @@ pub fn find_plain_ports<F: Frame + ?Sized>(frame: &F) -> Option<(Packet, Transpo
     let [protocol] = frame.field::<HEADERS, 1>(0, PLAIN + ipv4::PROTOCOL_AT)?;
     let source = frame.field::<HEADERS, 4>(0, PLAIN + ipv4::SOURCE_AT)?;
     let destination = frame.field::<HEADERS, 4>(0, PLAIN + ipv4::DESTINATION_AT)?;
-    let port = frame.field::<HEADERS, 2>(0, PLAIN_HEADERS + upper::PORT_AT)?;
-    let (least, len) = match protocol {
+    let port = || frame.field::<HEADERS, 2>(0, PLAIN_HEADERS + upper::PORT_AT).map(u16::from_be_bytes);
+    let (least, len, transport) = match protocol {
         upper::TCP => {
             let [offset] = frame.field::<HEADERS, 1>(0, PLAIN_HEADERS + upper::TCP_OFFSET_AT)?;
-            (upper::TCP_HEADER, usize::from(offset >> 4) * 4)
+            (upper::TCP_HEADER, usize::from(offset >> 4) * 4, Transport::with_port(protocol, port()?))
         }
         upper::UDP => {
             let len = frame.field::<HEADERS, 2>(0, PLAIN_HEADERS + upper::UDP_LENGTH_AT)?;
-            (upper::UDP_HEADER, number(len))
+            (upper::UDP_HEADER, number(len), Transport::with_port(protocol, port()?))
         }
-        _ => return None,
+        upper::SCTP | upper::ICMP => return None,
+        _ => (0, 0, Transport::opaque(protocol)),
     };
     let fits = len >= least && ipv4::MIN_HEADER + len <= total_len && PLAIN + total_len <= frame.len();
     if !fits || version != NO_OPTIONS || fragment & usize::from(ipv4::MORE_FRAGMENTS | ipv4::OFFSET) != 0 {
@@ -93,7 +94,7 @@ pub fn find_plain_ports<F: Frame + ?Sized>(frame: &F) -> Option<(Packet, Transpo
         frame_len: frame.len(),
         neighbour: false,
     };
-    Some((packet, Transport::with_port(protocol, u16::from_be_bytes(port))))
+    Some((packet, transport))
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use crate::reason::Reason;
 
 pub(super) const TCP: u8 = IpProto::Tcp as u8;
 pub(super) const UDP: u8 = IpProto::Udp as u8;
-const SCTP: u8 = IpProto::Sctp as u8;
+pub(super) const SCTP: u8 = IpProto::Sctp as u8;
 pub(super) const ICMP: u8 = IpProto::Icmp as u8;
 pub(super) const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 

@@ -65,7 +65,7 @@ pub fn plain_frames_need_no_walk(frame: &[u8]) {
         assert_eq!(walked, Ok(Address::V4(source.to_be_bytes())));
     }
     if let (Some(_), Some((packet, transport))) =
-        (parse::find_plain_ipv4(frame), parse::find_plain_ports(frame))
+        (parse::find_plain_ipv4(frame), parse::find_plain_transport(frame))
     {
         let (walked, header) = parse::network(frame).expect("it is found otherwise");
         assert_eq!(packet, walked);
