@@ -24,6 +24,7 @@ mod privileges;
 mod rate;
 mod refused;
 mod remote;
+mod rollback;
 mod scale;
 mod secrets;
 mod security;
