@@ -3,6 +3,7 @@
 //! Whatever becomes a claim went through here: [`Admitted`] cannot be made otherwise.
 
 pub mod brake;
+mod refused;
 pub mod share;
 
 use std::collections::BTreeMap;

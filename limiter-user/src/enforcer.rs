@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use limiter_common::abi::Entry;
 use limiter_common::{Address, Nanos, Prefix};
@@ -46,6 +46,14 @@ pub struct Now {
     pub boot: Nanos,
     /// What people and disks go by.
     pub wall: SystemTime,
+}
+
+impl Now {
+    /// The wall clock, in nanoseconds since 1970.
+    pub(crate) fn wall_nanos(self) -> u64 {
+        let since = self.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 /// What the enforcer is made of.
@@ -376,11 +384,9 @@ impl Handle {
         caller: Caller,
     ) -> Result<AddResponse, Error> {
         let rehearsal = self.rehearsal(request.dry_run).await?;
-        // What is not understood is refused later.
-        let mut asked = request.prefixes.iter().filter_map(|text| text.parse().ok());
-        if action == Action::Block && asked.any(is_wide) {
-            self.look_around(&caller).await;
-        }
+        // Without a length it is an address. What is not understood is refused later.
+        let networks = request.prefixes.iter().filter(|text| text.contains('/'));
+        self.look_around(action, &caller, networks.filter_map(|text| text.parse().ok())).await;
         self.ask(|reply| Command::Add(action, request, rehearsal, caller, reply)).await
     }
 
@@ -420,9 +426,7 @@ impl Handle {
         caller: Caller,
     ) -> Result<AddResponse, Error> {
         let rehearsal = self.rehearsal(options.dry_run).await?;
-        if action == Action::Block && parsed.prefixes.iter().any(is_wide) {
-            self.look_around(&caller).await;
-        }
+        self.look_around(action, &caller, parsed.prefixes.iter()).await;
         self.ask(|reply| Command::Import(action, parsed, options, rehearsal, caller, reply)).await
     }
 
@@ -536,11 +540,14 @@ impl Handle {
         Ok(Some(Rehearsal { peers: self.connected.all().await? }))
     }
 
-    /// Has the thread know who is connected, before wide blocks of `caller` come.
-    async fn look_around(&self, caller: &Caller) {
+    /// Has the thread know who is connected, before `caller` adds `prefixes`, if these are wide blocks that may be held back.
+    async fn look_around(&self, action: Action, caller: &Caller, mut prefixes: impl Iterator<Item = Prefix>) {
+        if action == Action::Allow || !self.connected.holds_back(caller) || !prefixes.any(is_wide) {
+            return;
+        }
         let to_worker = self.to_worker.clone();
         // An error means that the thread is gone, which the request itself will tell.
-        self.connected.look(caller, move |seen| drop(to_worker.send(Command::Seen(seen)))).await;
+        self.connected.look(move |seen| drop(to_worker.send(Command::Seen(seen)))).await;
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {

@@ -27,6 +27,7 @@ pub mod links;
 pub mod metrics;
 pub mod prefixes;
 mod privileges;
+mod replace;
 pub mod reports;
 mod secrets;
 mod sha256;

@@ -197,11 +197,8 @@ impl Store {
         let (state, records) = match opened {
             Ok((database, contents)) => {
                 lost |= contents.note(&path, &mut warnings);
-                missing = serial.lost(contents.serial);
-                if missing > 0 {
-                    lost = true;
-                    warnings.push(format!("the last {missing} changes of {} are lost", path.display()));
-                }
+                missing = contents.note_missing(&mut serial, &path, &mut warnings);
+                lost |= missing > 0;
                 (Ok(database), contents.records)
             }
             Err(OpenError::Unusable(why)) => {
@@ -277,10 +274,7 @@ impl Store {
                 let mut serial = Serial::open(&self.path.with_file_name(SERIAL_FILE));
                 let mut warnings = Vec::new();
                 contents.note(&self.path, &mut warnings);
-                let missing = serial.lost(contents.serial);
-                if missing > 0 {
-                    warnings.push(format!("the last {missing} changes of {} are lost", self.path.display()));
-                }
+                contents.note_missing(&mut serial, &self.path, &mut warnings);
                 if std::mem::replace(&mut self.compared, true) {
                     // What is missing is known, and written again.
                     warnings.drain(..).for_each(|warning| tracing::info!("{warning}, but known"));
@@ -367,7 +361,7 @@ impl Drop for Store {
 
 /// The clocks in this boot.
 fn here(id: [u8; 16], now: Now) -> Boot {
-    Boot { id, wall: expiry::wall_nanos(now), boot: now.boot }
+    Boot { id, wall: now.wall_nanos(), boot: now.boot }
 }
 
 /// Makes the changes of `claims`, which are [sorted](Changes::sorted), and remembers `repeats`.
@@ -480,6 +474,15 @@ impl Contents {
         }
     }
 
+    /// How many commits are missing by the number beside the file.
+    fn note_missing(&self, serial: &mut Serial, path: &Path, warnings: &mut Vec<String>) -> u64 {
+        let missing = serial.lost(self.serial);
+        if missing > 0 {
+            warnings.push(format!("the last {missing} changes of {} are lost", path.display()));
+        }
+        missing
+    }
+
     /// Whether claims are missing.
     fn note(&self, path: &Path, warnings: &mut Vec<String>) -> bool {
         let path = path.display();
@@ -534,7 +537,7 @@ fn first_start(database: &Database, id: [u8; 16], now: Now) -> Result<Boot, redb
             Some((wall, boot)) => Boot { id, wall, boot: Nanos(boot) },
             None => {
                 table.retain(|_, _| false)?;
-                let wall = expiry::wall_nanos(now);
+                let wall = now.wall_nanos();
                 table.insert(id, (wall, now.boot.0))?;
                 Boot { id, wall, boot: now.boot }
             }

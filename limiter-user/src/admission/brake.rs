@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use limiter_common::Nanos;
 
+use super::refused::Refused;
+
 /// How long a block counts.
 const WINDOW: u64 = 60;
-/// How long it is told that something was refused.
-const TOLD: Nanos = Nanos::from_secs(3600);
-/// Refusals with more than this between them are told as two events.
-const PAUSE: Nanos = Nanos::from_secs(WINDOW);
 
 /// New blocks of the last minute, and what was refused.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +22,7 @@ pub struct Brake {
     seconds: VecDeque<(u64, u64)>,
     /// Of `seconds`.
     sum: u64,
-    refused: u64,
-    last: Option<Nanos>,
+    refused: Refused,
 }
 
 /// Too many.
@@ -64,7 +61,7 @@ impl Brake {
     /// If they are too many at `now`.
     pub fn take(&mut self, blocks: u64, now: Nanos) -> Result<(), Braked> {
         if let Err(braked) = self.check(blocks, now) {
-            return Err(self.refuse(blocks, braked, now));
+            return Err(Braked { begins: self.refused.count(blocks, now), ..braked });
         }
         if self.most.is_none() || blocks == 0 {
             return Ok(());
@@ -95,21 +92,10 @@ impl Brake {
         Err(Braked { most, wait, begins: false })
     }
 
-    fn refuse(&mut self, blocks: u64, braked: Braked, now: Nanos) -> Braked {
-        let begins = self.last.is_none_or(|last| now.saturating_sub(last) > PAUSE);
-        if self.last.is_none_or(|last| now.saturating_sub(last) > TOLD) {
-            self.refused = 0;
-        }
-        self.last = Some(now);
-        self.refused = self.refused.saturating_add(blocks);
-        Braked { begins, ..braked }
-    }
-
     /// How many were refused of late, if any, and what there may be in a minute.
     #[must_use]
     pub fn refused(&self, now: Nanos) -> Option<(u64, u64)> {
-        let last = self.last.filter(|last| now.saturating_sub(*last) <= TOLD);
-        last.and(self.most).map(|most| (self.refused, most))
+        self.refused.of_late(now).zip(self.most)
     }
 
     /// Takes out what does not count any more.

@@ -14,16 +14,14 @@ use std::time::Duration;
 
 use limiter_common::{Address, Nanos, Prefix};
 
+use super::refused::Refused;
+
 /// How long a peer is remembered after it was seen, or cut off.
 const MEMORY: Nanos = Nanos::from_secs(600);
 /// Peers that are remembered. More are looked at as a sample, which is as good for a share.
 pub const MOST: usize = 1 << 14;
 /// Of fewer than these, each is too large a share to say anything.
 const FEWEST: usize = 20;
-/// How long it is told that something was refused.
-const TOLD: Nanos = Nanos::from_secs(3600);
-/// Refusals with more than this between them are told as two events.
-const PAUSE: Nanos = Nanos::from_secs(60);
 /// The network of one IPv6 host.
 const HOST_V6: u8 = 64;
 
@@ -36,8 +34,7 @@ pub struct Share {
     /// How many of them were cut off.
     cut: usize,
     forgotten: Nanos,
-    refused: u64,
-    last: Option<Nanos>,
+    refused: Refused,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -148,13 +145,7 @@ impl Share {
     /// As [`Self::check`].
     pub fn may(&mut self, hit: &[Prefix], blocks: u64, now: Nanos) -> Result<(), TooMany> {
         let Err(too_many) = self.check(hit, now) else { return Ok(()) };
-        let begins = self.last.is_none_or(|last| now.saturating_sub(last) > PAUSE);
-        if self.last.is_none_or(|last| now.saturating_sub(last) > TOLD) {
-            self.refused = 0;
-        }
-        self.last = Some(now);
-        self.refused = self.refused.saturating_add(blocks);
-        Err(TooMany { begins, ..too_many })
+        Err(TooMany { begins: self.refused.count(blocks, now), ..too_many })
     }
 
     /// Remembers that these are cut off from `now` on.
@@ -170,8 +161,7 @@ impl Share {
     /// How many blocks were refused of late, if any, and which share of the peers there may be.
     #[must_use]
     pub fn refused(&self, now: Nanos) -> Option<(u64, u8)> {
-        let last = self.last.filter(|last| now.saturating_sub(*last) <= TOLD);
-        last.and(self.most).map(|most| (self.refused, most))
+        self.refused.of_late(now).zip(self.most)
     }
 
     /// Takes out who does not count any more; exact to a second.

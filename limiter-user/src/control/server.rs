@@ -127,22 +127,10 @@ pub async fn serve(socket: Socket, operators: Operators, app: App, stop: watch::
             return;
         }
     };
-    let door = Door { socket, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
-    let places = Places::default();
-    let connected = |(stream, place)| {
-        let peer = who_connects(&stream)?;
-        let (uid, role) = (peer.uid, operators.role(&peer));
-        let waits = places.of(role)?;
-        let router = app.router.clone().layer(axum::Extension(Origin::Socket { uid, role }));
-        let stop = stop.clone();
-        Some(async move {
-            // It is closed with the daemon.
-            let Ok(own) = waits.get().await else { return };
-            serve_connection(stream, Version::Http1, router, Activity::local(), stop).await;
-            drop((own, place));
-        })
+    let router = |peer: &Peer, role| {
+        Some(app.router.clone().layer(axum::Extension(Origin::Socket { uid: peer.uid, role })))
     };
-    accept_all("control socket", door, connected, stop.clone()).await;
+    serve_all(socket, |peer| operators.role(peer), router, stop).await;
 }
 
 /// Answers on the control socket that the daemon is not there yet, until it is: what takes long at the start are the lists.
@@ -167,12 +155,24 @@ async fn turn_away_all(
     stop: watch::Receiver<bool>,
 ) {
     let router = Router::new().fallback(async || refusal::starting());
+    serve_all(socket, role, |_, role| role.map(|_| router.clone()), stop).await;
+}
+
+/// Serves each peer in a place of their role, by the router that there is for them; without one they are closed at once.
+async fn serve_all(
+    socket: Listening,
+    role: impl Fn(&Peer) -> Option<Role> + Send + Sync,
+    router: impl Fn(&Peer, Option<Role>) -> Option<Router> + Send + Sync,
+    stop: watch::Receiver<bool>,
+) {
     let door = Door { socket, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
     let places = Places::default();
     let connected = |(stream, place)| {
-        let role = role(&who_connects(&stream)?)?;
-        let waits = places.of(Some(role))?;
-        let (router, stop) = (router.clone(), stop.clone());
+        let peer = who_connects(&stream)?;
+        let role = role(&peer);
+        let waits = places.of(role)?;
+        let router = router(&peer, role)?;
+        let stop = stop.clone();
         Some(async move {
             // It is closed with the daemon.
             let Ok(own) = waits.get().await else { return };

@@ -117,7 +117,7 @@ impl Daemon {
         self.reload_lists(Arc::new(config), cause);
     }
 
-    /// Stores what is not confirmed, or that all is.
+    /// Stores what is not confirmed, or was not in time.
     pub(super) fn keep(&self, change: &Unconfirmed) -> std::io::Result<()> {
         let directory = &self.config.state_directory;
         tokio::task::block_in_place(|| change.write(directory, self.boot, host::now()))

@@ -12,7 +12,7 @@ use super::{Daemon, configure, service};
 use crate::config::Config;
 use crate::control::protocol::{Problem, ProblemKind, Reloaded};
 use crate::enforcer;
-use crate::host::{self};
+use crate::host;
 use crate::metrics::LastReload;
 
 pub(super) type ReloadReply = oneshot::Sender<Result<Reloaded, Problem>>;

@@ -4,10 +4,10 @@
 //!
 //! Rolled back is what the text of the configuration says, not the files that it names: lists, keys, certificates.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use limiter_common::Nanos;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::UnconfirmedChange;
 use crate::enforcer::Now;
+use crate::replace::{remove, replace};
 use crate::sha256::{self, hex};
 
 /// Beside the state: a line of JSON, and a line with its SHA-256.
@@ -106,7 +107,7 @@ impl Unconfirmed {
         let ends = match of == hex(&boot) {
             true => Nanos(ends),
             // The wall clock has to do, but never gives more time than there was.
-            false => now.boot.saturating_add(Nanos(wall.saturating_sub(wall_nanos(now)).min(left))),
+            false => now.boot.saturating_add(Nanos(wall.saturating_sub(now.wall_nanos()).min(left))),
         };
         Ok(Some(Self { id, actor, ends, is_over, former, tried }))
     }
@@ -123,7 +124,7 @@ impl Unconfirmed {
             actor: self.actor.clone(),
             boot: hex(&boot),
             ends: self.ends.0,
-            wall: wall_nanos(now).saturating_add(left),
+            wall: now.wall_nanos().saturating_add(left),
             left,
             is_over: self.is_over,
             tried: self.tried.clone(),
@@ -134,13 +135,7 @@ impl Unconfirmed {
         if text.len() as u64 > LONGEST {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the configuration is too long"));
         }
-        let beside = beside(directory);
-        remove(&beside)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, directory.join(FILE))?;
-        File::open(directory)?.sync_all()
+        replace(&directory.join(FILE), text.as_bytes())
     }
 }
 
@@ -168,28 +163,13 @@ pub(super) fn forget(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn beside(directory: &Path) -> PathBuf {
-    directory.join(format!("{FILE}.new"))
-}
-
 fn hash(text: &str) -> String {
     hex(&sha256::of(text.as_bytes()))
 }
 
-fn wall_nanos(now: Now) -> u64 {
-    let since = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use super::*;

@@ -59,13 +59,15 @@ impl Connected {
         Ok(peers.ok())
     }
 
-    /// Looks, if blocks of `caller` are held back by it and it is time to, and hands what was seen to `tell`. That is awaited
-    /// only if what was seen before is too old, and not for long.
-    pub(super) async fn look(&self, caller: &Caller, tell: impl FnOnce(Vec<Address>) + Send + 'static) {
-        if caller.owner == Owner::Operator
-            || !self.shared.wanted.load(Ordering::Relaxed)
-            || self.is_known(PAUSE)
-        {
+    /// Whether it matters to blocks of `caller`.
+    pub(super) fn holds_back(&self, caller: &Caller) -> bool {
+        caller.owner != Owner::Operator && self.shared.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Looks, if it is time to, and hands what was seen to `tell`. That is awaited only if what was seen before is too old, and
+    /// not for long.
+    pub(super) async fn look(&self, tell: impl FnOnce(Vec<Address>) + Send + 'static) {
+        if self.is_known(PAUSE) {
             return;
         }
         if self.is_known(STALE) {

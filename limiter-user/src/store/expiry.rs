@@ -1,10 +1,6 @@
 //! When a stored claim ends, whatever became of the clocks meanwhile.
 
-use std::time::UNIX_EPOCH;
-
 use limiter_common::Nanos;
-
-use crate::enforcer::Now;
 
 /// A boot of the machine, and both clocks at one moment in it.
 #[derive(Debug, Clone, Copy)]
@@ -44,12 +40,6 @@ impl Expiry {
         let left = self.wall.saturating_sub(boot.wall).min(self.given.0);
         (left > 0).then(|| boot.boot.saturating_add(Nanos(left)))
     }
-}
-
-/// Nanoseconds since 1970.
-pub(super) fn wall_nanos(now: Now) -> u64 {
-    let since = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

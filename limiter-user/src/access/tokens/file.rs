@@ -2,10 +2,10 @@
 //! changed in a quota or a date is as bad as one in a hash. Written anew each time, beside the old one, which it replaces.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +18,7 @@ use crate::access::caps::{Caps, PerMinute};
 use crate::access::digest::Digest;
 use crate::access::names;
 use crate::access::scope::{Scope, Width};
+use crate::replace::replace;
 use crate::sha256::{self, from_hex, hex};
 
 /// The form of the file.
@@ -133,30 +134,7 @@ pub(super) fn is_current(path: &Path, tokens: &BTreeMap<String, Token>) -> bool 
 
 /// Replaces the file, for good when this returns.
 pub(super) fn write(path: &Path, tokens: &BTreeMap<String, Token>) -> io::Result<()> {
-    let contents = render(tokens)?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    // Left behind by a crash, or put there by somebody: never written through.
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(&contents)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    if let Err(error) = written {
-        // What is left of it says nothing; the next write would remove it, too.
-        let _ = fs::remove_file(&beside);
-        return Err(error);
-    }
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
+    replace(path, &render(tokens)?)
 }
 
 impl Token {

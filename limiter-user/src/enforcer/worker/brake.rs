@@ -23,7 +23,7 @@ impl Worker {
         prefixes: &Prefixes,
         added: u64,
     ) -> Result<(), Error> {
-        if action == Action::Allow || caller.owner == Owner::Operator {
+        if !is_held_back(caller, action) {
             return Ok(());
         }
         let now = (self.clock)().boot;
@@ -53,7 +53,7 @@ impl Worker {
         prefixes: &Prefixes,
         added: u64,
     ) -> Result<(), Error> {
-        if action == Action::Allow || caller.owner == Owner::Operator {
+        if !is_held_back(caller, action) {
             return Ok(());
         }
         let now = (self.clock)().boot;
@@ -133,6 +133,10 @@ impl Worker {
         });
         fast.into_iter().chain(wide)
     }
+}
+
+fn is_held_back(caller: &Caller, action: Action) -> bool {
+    action == Action::Block && caller.owner != Owner::Operator
 }
 
 /// Logs the first refusal for a while.
